@@ -1,0 +1,38 @@
+{
+  'variables': { 'sanitize%': 0 },
+  'targets': [
+    {
+      'target_name': 'cowlab',
+      'dependencies': ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except"],
+      'defines': ['NAPI_VERSION=8', '_GNU_SOURCE'],
+      'conditions': [
+        ["OS=='linux'", {
+          'sources': [
+            'native/core/access.cc',
+            'native/core/command_loop.cc',
+            'native/core/pagemap.cc',
+            'native/core/probes.cc',
+            'native/core/process.cc',
+            'native/core/region.cc',
+            'native/binding/addon.cc',
+            'native/binding/arguments.cc',
+            'native/binding/mapping.cc',
+            'native/binding/processes.cc',
+            'native/binding/readers.cc',
+          ],
+        }, {
+          # Elsewhere the addon loads and offers nothing: the model works, real calls say why they cannot.
+          'sources': ['native/binding/elsewhere.cc'],
+        }],
+        ["sanitize==1", {
+          'cflags': ['-fsanitize=address,undefined', '-fno-omit-frame-pointer', '-fno-sanitize-recover=undefined', '-g'],
+          'ldflags': ['-fsanitize=address,undefined'],
+        }],
+      ],
+      'cflags!': ['-Wno-unused-parameter'],
+      'cflags': ['-Wall', '-Wextra', '-Werror', '-Wconversion', '-fvisibility=hidden', '-O2'],
+      'cflags_cc!': ['-std=gnu++17', '-std=c++17', '-fno-rtti'],
+      'cflags_cc': ['-std=c++20'],
+    },
+  ],
+}

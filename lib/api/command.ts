@@ -1,0 +1,106 @@
+/** The records that Node and a forked process exchange: native/core/command.h holds the same layout in C++. */
+import type { Selection } from '../schema/selection.js';
+
+export const Op = {
+  hello: 0n,
+  map: 1n,
+  unmap: 2n,
+  unmapPart: 3n,
+  write: 4n,
+  read: 5n,
+  protect: 6n,
+  advise: 7n,
+  grow: 8n,
+  fork: 9n,
+  wait: 10n,
+  exit: 11n,
+} as const;
+
+export const MapFlag = { shared: 1n, noreserve: 2n, populate: 4n, object: 8n } as const;
+
+/** PROT_ constants of mmap(2). */
+export const PROTECTIONS = { none: 0n, r: 1n, rw: 3n } as const;
+
+/** MADV_ constants of madvise(2), include/uapi/asm-generic/mman-common.h. */
+export const ADVICE = {
+  dontneed: 4,
+  dontfork: 10,
+  dofork: 11,
+  wipeonfork: 18,
+  keeponfork: 19,
+  'populate-read': 22,
+  'populate-write': 23,
+} as const;
+
+export const PATTERNS = { sequential: 0, random: 1, stride: 2 } as const;
+
+export interface Command {
+  op: bigint;
+  address?: bigint;
+  /** Bytes. */
+  length?: bigint;
+  argument?: bigint;
+  flags?: bigint;
+  /** Bytes. */
+  offset?: bigint;
+  value?: bigint;
+  selection?: Selection;
+}
+
+export const RECORD_WORDS = 16;
+export const RECORD_BYTES = RECORD_WORDS * 8;
+
+export function encodeCommand(command: Command): BigUint64Array {
+  const words = new BigUint64Array(RECORD_WORDS);
+  words.set([
+    command.op,
+    command.address ?? 0n,
+    command.length ?? 0n,
+    command.argument ?? 0n,
+    command.flags ?? 0n,
+    command.offset ?? 0n,
+    command.value ?? 0n,
+  ]);
+  const { selection } = command;
+  if (selection) {
+    const { first, pages, from, to, stride, pattern, seed } = selection;
+    words.set([first, pages, from, to, stride, PATTERNS[pattern], seed].map(BigInt), 7);
+  }
+  return words;
+}
+
+export interface Reply {
+  op: bigint;
+  errno: number;
+  value: bigint;
+  minorFaults: number;
+  majorFaults: number;
+  elapsedNs: number;
+  sum: bigint;
+  maxRssBytes: number;
+  userMicroseconds: number;
+  systemMicroseconds: number;
+  /** The system call that failed. */
+  syscall: string;
+}
+
+/** In the order of native/core/command.h's FailedCall. */
+const FAILED_CALLS = ['', 'mmap', 'munmap', 'mremap', 'mprotect', 'madvise', 'fork', 'wait4', 'command'];
+
+export function decodeReply(record: Buffer): Reply {
+  const word = (index: number): bigint => record.readBigUInt64LE(index * 8);
+  const number = (index: number): number => Number(word(index));
+  return {
+    op: word(0),
+    errno: number(1),
+    value: word(2),
+    minorFaults: number(3),
+    majorFaults: number(4),
+    elapsedNs: number(5),
+    sum: word(6),
+    maxRssBytes: number(7) * 1024,
+    userMicroseconds: number(8),
+    systemMicroseconds: number(9),
+    syscall: FAILED_CALLS[number(10)] ?? 'command',
+  };
+}

@@ -1,0 +1,92 @@
+/** Objects that several regions and processes can map: memfds, and temporary files that have no name. */
+import { closeSync, constants, openSync, unlinkSync, write as writeWithCallback } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { native } from '../native.js';
+import { MAX_REGION_PAGES, requireInteger, requireRange } from '../schema/arguments.js';
+import type { PageRange } from '../schema/arguments.js';
+
+const write = promisify(writeWithCallback);
+
+/** Pages written by one call of write(2). */
+const PAGES_PER_WRITE = 256;
+
+export class FileObject {
+  readonly backing: 'memfd' | 'file';
+  readonly pages: number;
+  #fd: number;
+
+  /** @internal Use createMemfd() or createTemporaryFile(). */
+  constructor(backing: 'memfd' | 'file', fd: number, pages: number) {
+    this.backing = backing;
+    this.#fd = fd;
+    this.pages = pages;
+  }
+
+  /** write(2) of zeros into whole pages: afterwards they are allocated, in the page cache, and dirty. */
+  async write(range?: PageRange): Promise<void> {
+    const { first, pages } = requireRange(range, this.pages);
+    const pageSize = native().pageSizeBytes;
+    const zeros = Buffer.alloc(Math.min(pages, PAGES_PER_WRITE) * pageSize);
+    const end = (first + pages) * pageSize;
+    for (let position = first * pageSize; position < end; ) {
+      const { bytesWritten } = await write(this.#openFd(), zeros, 0, Math.min(zeros.length, end - position), position);
+      position += bytesWritten;
+    }
+  }
+
+  /** A new descriptor of the same object, for the caller to close or to send away. */
+  duplicate(): number {
+    return openSync(`/proc/self/fd/${String(this.#openFd())}`, 'r+');
+  }
+
+  /** Regions that map the object keep it alive; may be called again. */
+  close(): void {
+    if (this.#fd >= 0) closeSync(this.#fd);
+    this.#fd = -1;
+  }
+
+  #openFd(): number {
+    if (this.#fd < 0) throw new TypeError('the object has been closed');
+    return this.#fd;
+  }
+}
+
+/**
+ * memfd_create(2): `pages` pages of shared memory, none allocated yet. It is sealed against shrinking, so that
+ * touching a mapping of it inside its length can never raise SIGBUS.
+ */
+export function createMemfd(pages: number): FileObject {
+  requireInteger('pages', pages, 1, MAX_REGION_PAGES);
+  return new FileObject('memfd', native().createMemfd(pages), pages);
+}
+
+/** O_TMPFILE of open(2), from asm-generic/fcntl.h: a file without a name, gone when its last user is. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+
+function openNameless(directory: string): number {
+  try {
+    return openSync(directory, O_TMPFILE | constants.O_RDWR, 0o600);
+  } catch {
+    // Some file systems have no O_TMPFILE: then a name that exists for a moment.
+    const path = join(directory, `cowlab-${randomUUID()}`);
+    const fd = openSync(path, 'wx+', 0o600);
+    unlinkSync(path);
+    return fd;
+  }
+}
+
+/** A temporary file without a name, every page written and in the page cache. */
+export async function createTemporaryFile(pages: number, directory = tmpdir()): Promise<FileObject> {
+  requireInteger('pages', pages, 1, MAX_REGION_PAGES);
+  const file = new FileObject('file', openNameless(directory), pages);
+  try {
+    await file.write();
+    return file;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}

@@ -1,0 +1,347 @@
+/** fork() as in C, and the handle of what it made: a process in the native command loop. */
+import { closeSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { ProcessEndedError } from '../errors.js';
+import { native, systemError } from '../native.js';
+import { MAX_REGION_PAGES, requireInteger, requireObject, requireOneOf, requireRange, requireSelection } from '../schema/arguments.js';
+import type { PageChoice, PageRange } from '../schema/arguments.js';
+import { PageSet } from '../schema/page-set.js';
+import type { Advice, ExitStatus, Protection } from '../schema/step.js';
+import { ADVICE, MapFlag, Op, PROTECTIONS } from './command.js';
+import type { Command, Reply } from './command.js';
+import { Connection, ConnectionEnded } from './connection.js';
+import { ENDING_SIGNALS, decodeStatus } from './exit-status.js';
+import type { EndingSignal } from './exit-status.js';
+import { Mapping, openMappings } from './mapping.js';
+import { requireMapSpec } from './map-spec.js';
+import type { RawMapSpec } from './map-spec.js';
+
+/** A region that a forked process mapped; its descendants know it by the same handle. */
+export class ForkedRegion {
+  /** Distinguishes the type. */
+  readonly kind = "forked region";
+}
+
+/** Memory that a forked process has: its own regions, and the mappings of Node that it inherited. */
+export type RegionHandle = ForkedRegion | Mapping;
+
+/** Where a region lies in one process. */
+export interface Placement {
+  address: bigint;
+  pages: number;
+}
+
+interface Holding extends Placement {
+  /** Pages that a child will not have. */
+  dontfork: PageSet;
+}
+
+/** What touching pages cost, measured in the process, around the loop alone. */
+export interface AccessReport {
+  minorFaults: number;
+  majorFaults: number;
+  elapsedNs: number;
+  /** Sum, modulo 2^64, of the first 64-bit word of each page read; 0 for a write. */
+  sum: bigint;
+}
+
+export class ForkedProcess {
+  readonly pid: number;
+  /** Nanoseconds that the fork call took in the parent. */
+  readonly forkNs: number;
+  /** Resolves when the process has ended and has been waited for. Never rejects. */
+  readonly ended: Promise<ExitStatus>;
+  #status: ExitStatus | undefined;
+  readonly #connection: Connection;
+  readonly #parent: ForkedProcess | undefined;
+  readonly #regions: Map<RegionHandle, Holding>;
+  readonly #children = new Set<ForkedProcess>();
+
+  private constructor(
+    birth: { pid: number; forkNs: number; connection: Connection },
+    parent: ForkedProcess | undefined,
+    regions: Map<RegionHandle, Holding>,
+  ) {
+    this.pid = birth.pid;
+    this.forkNs = birth.forkNs;
+    this.#connection = birth.connection;
+    this.#parent = parent;
+    this.#regions = regions;
+    this.ended = birth.connection.ended.then(() => this.#reap());
+  }
+
+  /** @internal Forks Node itself. */
+  static fromNode(): ForkedProcess {
+    const { pid, fd, elapsedNs } = native().fork();
+    const inherited = new Map<RegionHandle, Holding>();
+    for (const mapping of openMappings()) {
+      const { address, pages } = mapping;
+      if (mapping.inherited) inherited.set(mapping, { address, pages, dontfork: new PageSet() });
+    }
+    const connection = new Connection(fd);
+    // The root's hello is not waited for: fork() is synchronous. Commands sent meanwhile are read after it.
+    void connection.hello().catch(() => undefined);
+    return new ForkedProcess({ pid, forkNs: elapsedNs, connection }, undefined, inherited);
+  }
+
+  /** How it ended; undefined while it lives. */
+  get status(): ExitStatus | undefined {
+    return this.#status;
+  }
+
+  /** Whether the process has this region. */
+  has(region: RegionHandle): boolean {
+    return this.#regions.has(region);
+  }
+
+  /** Where a region lies in this process. @throws TypeError if it has no such region. */
+  placement(region: RegionHandle): Placement {
+    const { address, pages } = this.#holding(region);
+    return { address, pages };
+  }
+
+  /**
+   * mmap(2) in the process. The region is one VMA with PROT_NONE guards around it, in pages of the base size.
+   * @throws SystemError ENOMEM and the like, from mmap.
+   */
+  async map(spec: RawMapSpec): Promise<ForkedRegion> {
+    const { pages, sharing, protection, populate, noreserve, object, offset } = requireMapSpec(spec);
+    let flags = 0n;
+    if (sharing === 'shared') flags |= MapFlag.shared;
+    if (populate) flags |= MapFlag.populate;
+    if (noreserve) flags |= MapFlag.noreserve;
+    if (object) flags |= MapFlag.object;
+    const reply = await this.#command(
+      {
+        op: Op.map,
+        length: bytes(pages),
+        argument: PROTECTIONS[protection],
+        flags,
+        offset: bytes(offset),
+      },
+      object?.duplicate(),
+    );
+    const region = new ForkedRegion();
+    this.#regions.set(region, { address: reply.value, pages, dontfork: new PageSet() });
+    return region;
+  }
+
+  /**
+   * Writes `value` into the first 64-bit word of each chosen page.
+   * @throws ProcessEndedError (rejects) if the process dies of it.
+   */
+  write(region: RegionHandle, choice?: PageChoice, value = 1n): Promise<AccessReport> {
+    return this.#access(Op.write, region, choice, BigInt.asUintN(64, value));
+  }
+
+  /** Reads the first 64-bit word of each chosen page. */
+  read(region: RegionHandle, choice?: PageChoice): Promise<AccessReport> {
+    return this.#access(Op.read, region, choice, 0n);
+  }
+
+  /** mprotect(2). */
+  async protect(region: RegionHandle, protection: Protection, range?: PageRange): Promise<void> {
+    const argument = PROTECTIONS[requireOneOf('protection', protection, ['none', 'r', 'rw'])];
+    await this.#command({ op: Op.protect, ...this.#span(region, range), argument });
+  }
+
+  /** madvise(2), measured. */
+  async advise(region: RegionHandle, advice: Advice, range?: PageRange): Promise<AccessReport> {
+    const argument = BigInt(ADVICE[requireOneOf('advice', advice, Object.keys(ADVICE) as Advice[])]);
+    const holding = this.#holding(region);
+    const reply = await this.#command({ op: Op.advise, ...this.#span(region, range), argument });
+    if (advice === 'dontfork') holding.dontfork.add(requireRange(range, holding.pages));
+    if (advice === 'dofork') holding.dontfork.remove(requireRange(range, holding.pages));
+    return report(reply);
+  }
+
+  /** mremap(2) to `pages` pages in all, at a new address. */
+  async grow(region: ForkedRegion, pages: number): Promise<void> {
+    const placement = this.placement(region);
+    if (region instanceof Mapping) throw new TypeError('region is a mapping of Node, which keeps its length');
+    requireInteger('pages', pages, placement.pages + 1, MAX_REGION_PAGES);
+    const { address, length } = this.#span(region, undefined);
+    const reply = await this.#command({ op: Op.grow, address, length, argument: bytes(pages) });
+    this.#regions.set(region, { ...this.#holding(region), address: reply.value, pages });
+  }
+
+  /** munmap(2). A part leaves a hole that nothing else can come into. */
+  async unmap(region: RegionHandle, range?: PageRange): Promise<void> {
+    const placement = this.placement(region);
+    const { first, pages } = requireRange(range, placement.pages);
+    const whole = first === 0 && pages === placement.pages;
+    await this.#command({ op: whole ? Op.unmap : Op.unmapPart, ...this.#span(region, { first, pages }) });
+    if (whole) this.#regions.delete(region);
+  }
+
+  /**
+   * fork(2) in the process.
+   * @throws SystemError (rejects) ENOMEM or EAGAIN when the kernel refuses.
+   */
+  async fork(): Promise<ForkedProcess> {
+    this.#requireLiving();
+    const [ours, theirs] = native().openChannel();
+    const connection = new Connection(ours);
+    const hello = connection.hello();
+    hello.catch(() => undefined);
+    try {
+      const reply = await this.#command({ op: Op.fork }, theirs);
+      const pid = Number(reply.value);
+      const child = new ForkedProcess({ pid, forkNs: reply.elapsedNs, connection }, this, this.#inheritance());
+      this.#children.add(child);
+      await hello.catch(() => undefined);
+      await child.#fillHoles();
+      return child;
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+  }
+
+  /** _exit(code). Its children live on, as orphans of the tree's root. */
+  async exit(code = 0): Promise<ExitStatus> {
+    requireInteger('code', code, 0, 255);
+    this.#requireLiving();
+    this.#connection.send({ op: Op.exit, argument: BigInt(code) }).catch(() => undefined);
+    return this.#awaitEnd();
+  }
+
+  /** Sends a signal that ends the process, and waits for that. */
+  async kill(signal: EndingSignal = 'SIGKILL'): Promise<ExitStatus> {
+    requireOneOf('signal', signal, ENDING_SIGNALS);
+    this.#requireLiving();
+    // The pid cannot be another's: nobody has waited for it yet.
+    process.kill(this.pid, signal);
+    return this.#awaitEnd();
+  }
+
+  /** Ends the process and all its descendants, and waits for them. Never fails, and may be called again. */
+  async close(): Promise<void> {
+    for (const child of this.#children) await child.close();
+    if (!this.#status) {
+      await this.kill().catch(() => undefined);
+      await this.#awaitEnd();
+    }
+  }
+
+  /** The regions a child has: all but those that are MADV_DONTFORK throughout. */
+  #inheritance(): Map<RegionHandle, Holding> {
+    const inherited = new Map<RegionHandle, Holding>();
+    for (const [region, { address, pages, dontfork }] of this.#regions) {
+      if (dontfork.size < pages) inherited.set(region, { address, pages, dontfork: dontfork.copy() });
+    }
+    return inherited;
+  }
+
+  /** Puts guards where MADV_DONTFORK has left holes, so that no later mapping comes to lie inside a region. */
+  async #fillHoles(): Promise<void> {
+    for (const { address, dontfork } of this.#regions.values()) {
+      for (const { first, pages } of dontfork.runs) {
+        await this.#command({ op: Op.unmapPart, address: address + bytes(first), length: bytes(pages) });
+        dontfork.remove({ first, pages });
+      }
+    }
+  }
+
+  async #awaitEnd(): Promise<ExitStatus> {
+    this.#connection.hold();
+    const status = await this.ended;
+    this.#connection.release();
+    return status;
+  }
+
+  #requireLiving(): void {
+    if (this.#status) throw new ProcessEndedError(`process ${String(this.pid)}`, this.#status);
+  }
+
+  #holding(region: RegionHandle): Holding {
+    requireObject('region', region);
+    const holding = this.#regions.get(region);
+    if (!holding) throw new TypeError(`region is not mapped in process ${String(this.pid)}`);
+    return holding;
+  }
+
+  #span(region: RegionHandle, range: PageRange | undefined): { address: bigint; length: bigint } {
+    const placement = this.placement(region);
+    const { first, pages } = requireRange(range, placement.pages);
+    return { address: placement.address + bytes(first), length: bytes(pages) };
+  }
+
+  async #access(op: bigint, region: RegionHandle, choice: PageChoice | undefined, value: bigint): Promise<AccessReport> {
+    const selection = requireSelection(choice, this.placement(region).pages);
+    return report(await this.#command({ op, ...this.#span(region, undefined), selection, value }));
+  }
+
+  /** Sends a command and turns a failed one into an error. */
+  async #command(command: Command, passedFd = -1): Promise<Reply> {
+    let reply: Reply;
+    try {
+      if (this.#status && passedFd >= 0) closeSync(passedFd);
+      this.#requireLiving();
+      reply = await this.#connection.send(command, passedFd);
+    } catch (error) {
+      if (!(error instanceof ConnectionEnded)) throw error;
+      throw new ProcessEndedError(`process ${String(this.pid)}`, await this.#awaitEnd());
+    }
+    if (reply.errno !== 0) throw systemError(reply.errno, reply.syscall);
+    return reply;
+  }
+
+  /** Its socket is closed, so the process is a zombie or about to be one. */
+  async #reap(): Promise<ExitStatus> {
+    this.#status = (await this.#waitAsChildOfNode()) ?? (await this.#waitByParent());
+    this.#regions.clear();
+    if (this.#parent) this.#parent.#children.delete(this);
+    return this.#status;
+  }
+
+  async #waitAsChildOfNode(): Promise<ExitStatus | undefined> {
+    if (this.#parent) return undefined;
+    const into = new Float64Array(6);
+    while (!native().waitProcess(this.pid, into)) await delay(1);
+    const [status = 0, minorFaults = 0, majorFaults = 0, maxRssBytes = 0, user = 0, system = 0] = into;
+    const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds: user, systemMicroseconds: system };
+    return { ...decodeStatus(status), ...usage };
+  }
+
+  /** Waits through the parent or, if that has ended, through the root, to which the kernel gave the orphan. */
+  async #waitByParent(): Promise<ExitStatus> {
+    const waiters: ForkedProcess[] = [];
+    for (let process = this.#parent; process; process = process.#parent) waiters.push(process);
+    const root = waiters.at(-1);
+    for (const waiter of [this.#parent, root]) {
+      try {
+        if (!waiter) continue;
+        const reply = await waiter.#connection.send({ op: Op.wait, argument: BigInt(this.pid) });
+        if (reply.errno !== 0) continue;
+        const { minorFaults, majorFaults, maxRssBytes, userMicroseconds, systemMicroseconds } = reply;
+        const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds, systemMicroseconds };
+        return { ...decodeStatus(Number(reply.value)), ...usage };
+      } catch {
+        // That one has ended as well: the next may have inherited.
+      }
+    }
+    // Everybody who could have waited is gone; init has. How this one ended is not known.
+    return {};
+  }
+}
+
+function bytes(pages: number): bigint {
+  return BigInt(pages) * BigInt(native().pageSizeBytes);
+}
+
+function report({ minorFaults, majorFaults, elapsedNs, sum }: Reply): AccessReport {
+  return { minorFaults, majorFaults, elapsedNs, sum };
+}
+
+/**
+ * fork(2) of this very Node process, synchronously. The child never returns into JavaScript: it carries out
+ * commands in native code, has all memory of Node but the JavaScript heap (which V8 maps MADV_DONTFORK), and
+ * ends when Node does.
+ *
+ * @throws SystemError ENOMEM or EAGAIN when the kernel refuses.
+ * @throws FeatureUnavailableError on anything but Linux.
+ */
+export function fork(): ForkedProcess {
+  return ForkedProcess.fromNode();
+}

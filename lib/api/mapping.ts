@@ -1,0 +1,125 @@
+/** mmap() in Node's own process, safe from JavaScript: no address is ever taken from the caller. */
+import { closeSync } from 'node:fs';
+import { native } from '../native.js';
+import type { NativeMapping } from '../native.js';
+import { requireOneOf, requireRange, requireSelection } from '../schema/arguments.js';
+import type { PageChoice, PageRange } from '../schema/arguments.js';
+import type { Advice } from '../schema/step.js';
+import { ADVICE, PATTERNS } from './command.js';
+import type { AccessReport } from './forked-process.js';
+import { requireMapSpec } from './map-spec.js';
+import type { RawMapSpec } from './map-spec.js';
+
+const open = new Set<WeakRef<Mapping>>();
+
+/** @internal The mappings that a fork of Node now would see. */
+export function openMappings(): Mapping[] {
+  const found: Mapping[] = [];
+  for (const reference of open) {
+    const mapping = reference.deref();
+    if (mapping?.isOpen) found.push(mapping);
+    else open.delete(reference);
+  }
+  return found;
+}
+
+export class Mapping {
+  readonly pages: number;
+  /** Bytes. */
+  readonly length: number;
+  /** Whether a fork's child has it (not after advise('dontfork') on all of it). */
+  inherited = true;
+  readonly #native: NativeMapping;
+  #buffer: ArrayBuffer | undefined;
+  #open = true;
+
+  /** @internal Use mmap(). */
+  constructor(mapping: NativeMapping, pages: number) {
+    this.#native = mapping;
+    this.pages = pages;
+    this.length = mapping.length;
+    open.add(new WeakRef(this));
+  }
+
+  get isOpen(): boolean {
+    return this.#open;
+  }
+
+  get address(): bigint {
+    this.#requireOpen();
+    return this.#native.address;
+  }
+
+  /**
+   * The memory as an ArrayBuffer, the same one each time. It is detached by unmap(); what JavaScript moved out
+   * of it by transfer() before reads as zeros then.
+   */
+  get buffer(): ArrayBuffer {
+    this.#requireOpen();
+    return (this.#buffer ??= this.#native.buffer());
+  }
+
+  /** Writes `value` into the first 64-bit word of each chosen page, from native code, on this thread. */
+  write(choice?: PageChoice, value = 1n): AccessReport {
+    return this.#access(true, choice, BigInt.asUintN(64, value));
+  }
+
+  /** Reads the first 64-bit word of each chosen page. */
+  read(choice?: PageChoice): AccessReport {
+    return this.#access(false, choice, 0n);
+  }
+
+  /** madvise(2). @throws SystemError EINVAL where the kernel refuses the advice for this kind of memory. */
+  advise(advice: Advice, range?: PageRange): void {
+    this.#requireOpen();
+    const { first, pages } = requireRange(range, this.pages);
+    const number = ADVICE[requireOneOf('advice', advice, Object.keys(ADVICE) as Advice[])];
+    this.#native.advise(first, pages, number);
+    if (pages === this.pages && advice === 'dontfork') this.inherited = false;
+    if (advice === 'dofork') this.inherited = true;
+  }
+
+  /** munmap(2). Detaches the buffer. May be called again. */
+  unmap(): void {
+    if (!this.#open) return;
+    this.#native.close();
+    this.#open = false;
+    this.#buffer = undefined;
+  }
+
+  #requireOpen(): void {
+    if (!this.#open) throw new TypeError('the mapping has been unmapped');
+  }
+
+  #access(write: boolean, choice: PageChoice | undefined, value: bigint): AccessReport {
+    this.#requireOpen();
+    const { first, pages, from, to, stride, pattern, seed } = requireSelection(choice, this.pages);
+    const into = new Float64Array(3);
+    const sum = this.#native.access(write, first, pages, from, to, stride, PATTERNS[pattern], seed, value, into);
+    const [minorFaults = 0, majorFaults = 0, elapsedNs = 0] = into;
+    return { minorFaults, majorFaults, elapsedNs, sum };
+  }
+}
+
+/**
+ * mmap(2) in this process: readable and writable memory, anonymous or of a memfd, with PROT_NONE guards around
+ * it and in pages of the base size. It is unmapped by unmap(), or when it is garbage collected.
+ *
+ * @throws TypeError for a file: a page of a file can vanish under the reader, so JavaScript never sees it mapped.
+ * @throws SystemError ENOMEM and the like, from mmap.
+ * @throws FeatureUnavailableError on anything but Linux.
+ */
+export function mmap(spec: RawMapSpec): Mapping {
+  const { pages, sharing, protection, populate, noreserve, object, offset } = requireMapSpec(spec);
+  if (protection !== 'rw') throw new RangeError("protection must be 'rw' in Node's own process");
+  if (object?.backing === 'file') throw new TypeError('object must be a memfd in Node\'s own process');
+  if (object && offset + pages > object.pages) {
+    throw new RangeError(`pages ${String(offset)} to ${String(offset + pages)} do not lie inside the memfd`);
+  }
+  const fd = object?.duplicate() ?? -1;
+  try {
+    return new Mapping(new (native().Mapping)(pages, sharing === 'shared', noreserve, populate, fd, offset), pages);
+  } finally {
+    if (fd >= 0) closeSync(fd);
+  }
+}

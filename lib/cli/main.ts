@@ -1,0 +1,138 @@
+#!/usr/bin/env node
+/** The command line: parses, calls, prints, and ends with the exit code. */
+import { createRequire } from 'node:module';
+import { Command, CommanderError } from 'commander';
+import { FeatureUnavailableError } from '../errors.js';
+import { experiments } from '../experiments/catalogue.js';
+import { predictFork } from '../experiments/predict.js';
+import { examineHost } from '../proc/doctor.js';
+import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
+import type { CommandOutput } from '../report/paragraph.js';
+import { wrap } from '../report/paragraph.js';
+import { runDoctor } from './doctor.js';
+import { runExplain } from './explain.js';
+import { EXIT, UsageError, exitCodeOf, note, print, printJson, wantsColor } from './output.js';
+import { runPredict } from './predict.js';
+import { replayCommand } from './replay.js';
+import type { ReplayFlags } from './replay.js';
+import { runCommand } from './run.js';
+import type { RunFlags } from './run.js';
+
+const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+
+let exitCode: number = EXIT.ok;
+
+function answer({ text, json, exitCode: code }: CommandOutput, flags: { json?: boolean }): void {
+  if (flags.json) printJson(json);
+  else if (code === EXIT.usage) note(text);
+  else print(text);
+  exitCode = code;
+}
+
+function list(flags: { json?: boolean }): void {
+  const rows = experiments.map(({ name, title, claim, params }) => ({ name, title, claim, params }));
+  const text = rows.map(({ name, title }) => wrap(title, name.padEnd(14), ' '.repeat(14))).join('\n');
+  answer({ text, json: rows, exitCode: EXIT.ok }, flags);
+}
+
+function doctor(flags: { json?: boolean }): void {
+  const color = wantsColor();
+  try {
+    const probes = tryNativeProbes();
+    answer(runDoctor(examineHost({ probes, pageSizeBytes: pageSizeBytes() }), { color }), flags);
+  } catch (error) {
+    if (!(error instanceof FeatureUnavailableError)) throw error;
+    note(error.message);
+    // Without the addon the page size is not known; 4096 serves to show amounts of memory.
+    answer(runDoctor(examineHost({ probes: undefined, pageSizeBytes: 4096 }), { color }), flags);
+  }
+}
+
+function predict(flags: { pid?: string; json?: boolean }): void {
+  const pid = flags.pid === undefined ? process.ppid : Number(flags.pid);
+  if (!Number.isInteger(pid) || pid < 1 || pid > 2 ** 31 - 1) {
+    throw new UsageError(`--pid must be the number of a process, not ${String(flags.pid)}`);
+  }
+  answer(runPredict(predictFork(pid, readHostFacts(process.pid)), { color: wantsColor() }), flags);
+}
+
+function collect(value: string, previous: string[] = []): string[] {
+  return [...previous, value];
+}
+
+function build(): Command {
+  const program = new Command('cowlab')
+    .description('A laboratory for fork() and copy-on-write on Linux')
+    .version(version)
+    .exitOverride()
+    .showHelpAfterError('(cowlab --help lists the commands)');
+  program
+    .command('list')
+    .description('the experiments, a line each')
+    .option('--json', 'JSON on standard output')
+    .action(list);
+  program
+    .command('run')
+    .description('run experiments, or files whose default export is one')
+    .argument('<experiment...>', 'names from `cowlab list`, or paths of .mjs files')
+    .option('-p, --param <name=value>', 'a parameter; may be repeated', collect)
+    .option('--json', 'the result document on standard output')
+    .option('--model', 'the prediction alone; nothing is forked')
+    .option('--dry-run', 'say what would be used, and run nothing')
+    .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
+    .action(async (names: string[], flags: RunFlags) => {
+      exitCode = await runCommand(names, flags);
+    });
+  program
+    .command('replay')
+    .description('repeat the steps of a saved result here, and show what differs')
+    .argument('<result>', 'a file written by --json or --export-json')
+    .option('--json', 'JSON on standard output')
+    .option('--model', 'repeat them on the model, with the recorded facts')
+    .action(async (path: string, flags: ReplayFlags) => {
+      exitCode = await replayCommand(path, flags);
+    });
+  program
+    .command('predict')
+    .description('would a fork of a process succeed here, and what would it charge?')
+    .option('--pid <pid>', 'the process; without it, the one that called cowlab')
+    .option('--json', 'JSON on standard output')
+    .action(predict);
+  program
+    .command('explain')
+    .description('the claim, the mechanism, the formula, the figures, and what to do')
+    .argument('<experiment>', 'a name from `cowlab list`')
+    .option('--json', 'JSON on standard output')
+    .action((name: string, flags: { json?: boolean }) => {
+      answer(runExplain(name, { color: wantsColor() }), flags);
+    });
+  program
+    .command('doctor')
+    .description('what this host offers, what each thing is needed for, and what would help')
+    .option('--json', 'JSON on standard output')
+    .action(doctor);
+  return program;
+}
+
+async function main(): Promise<void> {
+  try {
+    await build().parseAsync();
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    } else {
+      note(error instanceof Error ? error.message : String(error));
+      if (process.env['COWLAB_DEBUG'] && error instanceof Error) note(error.stack ?? '');
+      exitCode = exitCodeOf(error);
+    }
+  }
+  process.exitCode = exitCode;
+}
+
+// A reader that has seen enough (`cowlab list | head -1`) is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+  throw error;
+});
+
+await main();

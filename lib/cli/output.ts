@@ -1,0 +1,34 @@
+/** Where the command line writes, and the exit codes it may end with. */
+import { FeatureUnavailableError, SystemError } from '../errors.js';
+
+export const EXIT = { ok: 0, failed: 1, usage: 2, unavailable: 3, interrupted: 130 } as const;
+
+/** Colour only in a terminal, and never when NO_COLOR is set (no-color.org). */
+export function wantsColor(stream: NodeJS.WriteStream = process.stdout): boolean {
+  return stream.isTTY && !process.env['NO_COLOR'];
+}
+
+export function print(text: string): void {
+  process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
+}
+
+export function printJson(value: unknown): void {
+  const text = JSON.stringify(value, (_key, part: unknown) => (typeof part === 'bigint' ? String(part) : part), 2);
+  process.stdout.write(`${text}\n`);
+}
+
+/** A note for people, beside the output. */
+export function note(text: string): void {
+  process.stderr.write(`cowlab: ${text}\n`);
+}
+
+/** Bad input of the user's, which is no failure of ours. */
+export class UsageError extends Error {}
+
+/** The exit code an error means. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof FeatureUnavailableError) return EXIT.unavailable;
+  if (error instanceof SystemError) return error.code === 'ESRCH' ? EXIT.usage : EXIT.unavailable;
+  const misuse = error instanceof UsageError || error instanceof RangeError || error instanceof TypeError;
+  return misuse ? EXIT.usage : EXIT.failed;
+}

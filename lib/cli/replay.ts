@@ -1,0 +1,59 @@
+/** `cowlab replay`: the steps of a saved result, once more, and what came out differently. */
+import { readFileSync } from 'node:fs';
+import { Value } from 'typebox/value';
+import { compareTraces } from '../machine/compare.js';
+import { replayOnLinux, replayOnModel } from '../machine/open.js';
+import { showFigure } from '../schema/figure.js';
+import { ResultSchema } from '../schema/result.js';
+import type { ResultDocument } from '../schema/result.js';
+import { formatCount } from '../schema/units.js';
+import { EXIT, UsageError, print, printJson } from './output.js';
+
+/** @throws UsageError that says what is wrong with the file, and where. */
+export function loadResults(path: string): ResultDocument[] {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw new UsageError(`${path} cannot be read as JSON: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  const documents: unknown[] = Array.isArray(parsed) ? parsed : [parsed];
+  return documents.map((document) => {
+    if (Value.Check(ResultSchema, document)) return document;
+    const [first] = Value.Errors(ResultSchema, document);
+    const where = first ? `${first.instancePath || 'the document'} ${first.message}` : 'it has another form';
+    throw new UsageError(`${path} is not a result of cowlab run --json: ${where}`);
+  });
+}
+
+export interface ReplayFlags {
+  json?: boolean;
+  model?: boolean;
+}
+
+async function replayOne(result: ResultDocument, flags: ReplayFlags) {
+  const { facts, trace } = result;
+  if (!facts || trace.length === 0) throw new UsageError(`${result.experiment} holds no steps: ${result.reason}`);
+  const again = flags.model ? await replayOnModel(trace, facts) : (await replayOnLinux(trace)).trace;
+  const checks = compareTraces(trace, again, 'comparison');
+  const differences = checks.filter(({ pass }) => pass === false);
+  return { experiment: result.experiment, on: flags.model ? 'model' : 'linux', compared: checks.length, differences };
+}
+
+/** @returns 0 if everything came out as recorded, else 1. */
+export async function replayCommand(path: string, flags: ReplayFlags): Promise<number> {
+  const replays = [];
+  for (const result of loadResults(path)) replays.push(await replayOne(result, flags));
+  if (flags.json) printJson(replays.length === 1 ? replays[0] : replays);
+  else {
+    for (const { experiment, on, compared, differences } of replays) {
+      print(
+        `${experiment}: ${formatCount(compared)} figures compared on ${on}, ${formatCount(differences.length)} differ`,
+      );
+      for (const { name, unit, expected, measured } of differences) {
+        print(`  ${name}: recorded ${showFigure(expected)} ${unit}, now ${showFigure(measured)}`);
+      }
+    }
+  }
+  return replays.every(({ differences }) => differences.length === 0) ? EXIT.ok : EXIT.failed;
+}

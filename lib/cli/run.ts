@@ -1,0 +1,144 @@
+/** `cowlab run`: experiments, one after the other. */
+import { closeSync, existsSync, openSync, writeSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { Listr, ListrLogger, ProcessOutput } from 'listr2';
+import { experiments, findExperiment } from '../experiments/catalogue.js';
+import { isExperiment, parseParams } from '../experiments/define.js';
+import type { AnyExperiment } from '../experiments/define.js';
+import { predictExperiment, runExperiment } from '../experiments/run.js';
+import type { Machine } from '../machine/machine.js';
+import { readHostFacts } from '../proc/host.js';
+import { renderText } from '../report/text.js';
+import type { ParamValues, ResultDocument, Verdict } from '../schema/result.js';
+import { formatBytes } from '../schema/units.js';
+import { EXIT, UsageError, note, print, printJson, wantsColor } from './output.js';
+
+export interface RunFlags {
+  param?: string[];
+  json?: boolean;
+  model?: boolean;
+  dryRun?: boolean;
+  exportJson?: string[];
+}
+
+/** An experiment by its name, or the default export of a file. */
+async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
+  const known = findExperiment(nameOrFile);
+  if (known) return known;
+  if (!existsSync(nameOrFile)) {
+    const names = experiments.map(({ name }) => name).join(', ');
+    throw new UsageError(`there is no experiment ${nameOrFile}, and no such file; experiments: ${names}`);
+  }
+  const module = (await import(pathToFileURL(resolve(nameOrFile)).href)) as { default?: unknown };
+  if (!isExperiment(module.default)) {
+    throw new UsageError(`${nameOrFile} must have the result of defineExperiment({...}) as its default export`);
+  }
+  return module.default;
+}
+
+function parsePairs(pairs: readonly string[]): Record<string, string> {
+  const given: Record<string, string> = {};
+  for (const pair of pairs) {
+    const equals = pair.indexOf('=');
+    if (equals < 1) throw new UsageError(`--param ${pair}: write name=value`);
+    given[pair.slice(0, equals)] = pair.slice(equals + 1);
+  }
+  return given;
+}
+
+interface Planned {
+  experiment: AnyExperiment;
+  params: ParamValues;
+}
+
+/** A parameter given for several experiments goes to those that have it; one that none has is an error. */
+function plan(chosen: readonly AnyExperiment[], given: Record<string, string>): Planned[] {
+  for (const name of Object.keys(given)) {
+    if (chosen.length > 1 && chosen.some(({ params }) => Object.hasOwn(params, name))) continue;
+    for (const experiment of chosen) parseParams(experiment, { [name]: given[name] });
+  }
+  return chosen.map((experiment) => {
+    const own = Object.entries(given).filter(([name]) => Object.hasOwn(experiment.params, name));
+    return { experiment, params: parseParams(experiment, Object.fromEntries(own)) };
+  });
+}
+
+function describePlan({ experiment, params }: Planned): string {
+  const { memoryBytes, lacking } = experiment.needs(params, readHostFacts(process.pid));
+  const uses = lacking ?? `would use up to ${formatBytes(memoryBytes)} of memory and change no setting`;
+  const values = Object.entries(params).map(([name, value]) => `${name}=${String(value)}`);
+  return `${experiment.name} ${values.join(' ')}\n  ${uses}`;
+}
+
+/** The machine that is open now, which an interrupt closes. */
+let running: Machine | undefined;
+
+async function interrupt(): Promise<void> {
+  note('interrupted, cleaning up');
+  await running?.close();
+  process.exit(EXIT.interrupted);
+}
+
+function runOne({ experiment, params }: Planned, flags: RunFlags, progress: (text: string) => void) {
+  if (flags.model) return predictExperiment(experiment, params, readHostFacts(process.pid), { progress });
+  return runExperiment(experiment, params, {
+    progress,
+    opened: (machine) => {
+      running = machine;
+    },
+  });
+}
+
+async function runAll(planned: readonly Planned[], flags: RunFlags): Promise<ResultDocument[]> {
+  const results: ResultDocument[] = [];
+  const logger = new ListrLogger({ processOutput: new ProcessOutput(process.stderr, process.stderr) });
+  const tasks = new Listr(
+    planned.map((one) => ({
+      title: one.experiment.name,
+      task: async (_context, task): Promise<void> => {
+        results.push(
+          await runOne(one, flags, (text) => {
+            task.output = text;
+          }),
+        );
+      },
+    })),
+    {
+      renderer: process.stderr.isTTY ? 'default' : 'silent',
+      rendererOptions: { logger, clearOutput: true, removeEmptyLines: true, formatOutput: 'truncate' },
+      registerSignalListeners: false,
+    },
+  );
+  if (!process.stderr.isTTY) note(`running ${planned.map(({ experiment }) => experiment.name).join(', ')}`);
+  await tasks.run();
+  return results;
+}
+
+const EXIT_OF: Record<Verdict, number> = { pass: EXIT.ok, fail: EXIT.failed, inconclusive: EXIT.failed, skip: EXIT.unavailable };
+
+/** @returns The exit code: the worst of all, failures before skips. */
+export async function runCommand(names: readonly string[], flags: RunFlags): Promise<number> {
+  const chosen: AnyExperiment[] = [];
+  for (const name of names) chosen.push(await findOrLoad(name));
+  const planned = plan(chosen, parsePairs(flags.param ?? []));
+  if (flags.dryRun) {
+    print(planned.map(describePlan).join('\n'));
+    return EXIT.ok;
+  }
+  // Files are opened before anything is measured: a bad path must not cost a run.
+  const files = (flags.exportJson ?? []).map((path) => openSync(path, 'w'));
+  process.once('SIGINT', () => void interrupt());
+  process.once('SIGTERM', () => void interrupt());
+  const results = await runAll(planned, flags);
+  const document = results.length === 1 ? results[0] : results;
+  for (const file of files) {
+    writeSync(file, `${JSON.stringify(document, undefined, 2)}\n`);
+    closeSync(file);
+  }
+  if (flags.json) printJson(document);
+  else print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
+  if (flags.model) return EXIT.ok;
+  const codes = results.map(({ verdict }) => EXIT_OF[verdict]);
+  return codes.includes(EXIT.failed) ? EXIT.failed : Math.max(EXIT.ok, ...codes);
+}

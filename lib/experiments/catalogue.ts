@@ -1,0 +1,10 @@
+/** The experiments that come with cowlab, in the order in which they are listed. */
+import { cowGrowth } from './cow-growth.js';
+import type { AnyExperiment } from './define.js';
+import { enomem } from './enomem.js';
+
+export const experiments: readonly AnyExperiment[] = [enomem, cowGrowth];
+
+export function findExperiment(name: string): AnyExperiment | undefined {
+  return experiments.find((experiment) => experiment.name === name);
+}

@@ -1,0 +1,245 @@
+/** How do private and shared pages grow as forked children write? */
+import { sum } from '../schema/figure.js';
+import type { Figure } from '../schema/figure.js';
+import type { Findings, NamedFigure } from '../schema/result.js';
+import type { Observation, ProcessObservation } from '../schema/step.js';
+import { formatBytes, formatCount } from '../schema/units.js';
+import type { Access, PageChoice, Process, Region } from '../machine/machine.js';
+import { defineExperiment } from './define.js';
+import type { ParamsOf, RunContext } from './define.js';
+
+const params = {
+  size: { type: 'size', default: 256 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
+  children: { type: 'integer', default: 4, min: 1, max: 64, describe: 'how many are forked' },
+  steps: { type: 'integer', default: 5, min: 1, max: 1000, describe: 'in how many shares the data is written' },
+  pattern: {
+    type: 'choice',
+    default: 'sequential',
+    choices: ['sequential', 'random', 'stride'],
+    describe: 'the order in which pages are written',
+  },
+  seed: { type: 'integer', default: 1, min: 0, max: 2 ** 32 - 1, describe: 'of the random pattern' },
+  stride: { type: 'integer', default: 2, min: 1, max: 2 ** 20, describe: 'of the stride pattern, in pages' },
+  overlap: {
+    type: 'choice',
+    default: 'same',
+    choices: ['same', 'disjoint'],
+    describe: 'whether all write the same pages, or each its own part',
+  },
+  writer: {
+    type: 'choice',
+    default: 'children',
+    choices: ['children', 'parent', 'both'],
+    describe: 'who writes',
+  },
+  reads: { type: 'boolean', default: false, describe: 'every child reads everything before each share' },
+  sharing: {
+    type: 'choice',
+    default: 'private',
+    choices: ['private', 'shared'],
+    describe: 'MAP_PRIVATE or MAP_SHARED',
+  },
+} as const;
+type Params = ParamsOf<typeof params>;
+
+const COUNTS = ['exclusive', 'shared', 'zero', 'not-present', 'swapped'];
+
+function regionOf(process: ProcessObservation | undefined) {
+  return process?.regions[0];
+}
+
+function total(observation: Observation, field: string): Figure {
+  return sum(observation.processes.map((process) => regionOf(process)?.smapsKb[field] ?? 0));
+}
+
+/** A figure to plot or to subtract; where it is a range, its middle. */
+function approximately(figure: Figure): number {
+  if (typeof figure === 'number') return figure;
+  return 'unknown' in figure ? NaN : (figure.min + figure.max) / 2;
+}
+
+function difference(figure: Figure, base: Figure): Figure {
+  if (typeof figure === 'number' && typeof base === 'number') return figure - base;
+  return { unknown: 'one of the two sums of Pss is not exact' };
+}
+
+/** What writer `index` of `writers` writes in share `step` (from 1) of `steps`. */
+function share(values: Params, pages: number, index: number, writers: number, step: number): PageChoice {
+  const own = values.overlap === 'disjoint';
+  const first = own ? Math.floor((index * pages) / writers) : 0;
+  const end = own ? Math.floor(((index + 1) * pages) / writers) : pages;
+  const length = end - first;
+  return {
+    first,
+    pages: length,
+    pattern: values.pattern,
+    seed: values.seed,
+    stride: values.stride,
+    from: Math.floor(((step - 1) * length) / values.steps),
+    to: Math.floor((step * length) / values.steps),
+  };
+}
+
+class Recorder {
+  readonly figures: NamedFigure[] = [];
+  readonly rows: (string | number)[][] = [];
+  readonly pssMb: number[] = [];
+  readonly rssMb: number[] = [];
+  writeNs = 0;
+  pagesWritten = 0;
+  #before: Figure | undefined;
+
+  constructor(readonly context: RunContext<typeof params>) {}
+
+  record(label: string, observation: Observation, accesses: ReadonlyMap<string, Access>): void {
+    const pss = total(observation, 'Pss');
+    const rss = total(observation, 'Rss');
+    const faults = sum([...accesses.values()].map((access) => access.minorFaults));
+    this.#before ??= pss;
+    const copied = difference(pss, this.#before);
+    this.figures.push({ name: `${label}: sum of Pss`, unit: 'kB', value: pss, headline: false });
+    this.figures.push({ name: `${label}: growth of the sum of Pss`, unit: 'kB', value: copied, headline: true });
+    this.figures.push({ name: `${label}: minor faults`, unit: 'faults', value: faults, headline: false });
+    this.pssMb.push(approximately(pss) / 1024);
+    this.rssMb.push(approximately(rss) / 1024);
+    const child = regionOf(observation.processes[1] ?? observation.processes[0]);
+    const count = (state: string): string => formatFigure(child?.counts[state]);
+    const row = [formatFigure(faults), formatKb(rss), formatKb(pss), formatKb(copied), count('exclusive'), count('shared')];
+    this.rows.push([label, ...row]);
+    for (const process of observation.processes) this.#sample(label, process, accesses.get(process.process));
+  }
+
+  #sample(label: string, process: ProcessObservation, access: Access | undefined): void {
+    const region = regionOf(process);
+    if (!region) return;
+    const row: Record<string, string | number> = { step: label, process: process.process };
+    const put = (name: string, figure: Figure | undefined): void => {
+      if (typeof figure === 'number') row[name] = figure;
+    };
+    for (const state of COUNTS) put(`${state} (pages)`, region.counts[state]);
+    for (const [field, figure] of Object.entries(region.smapsKb)) put(`${field} (kB)`, figure);
+    put('minor faults of the step', access?.minorFaults);
+    put('time of the step (ns)', access?.elapsedNs);
+    this.context.sample(row);
+  }
+}
+
+function formatFigure(figure: Figure | undefined): string {
+  if (figure === undefined) return '-';
+  if (typeof figure === 'number') return formatCount(figure);
+  return 'unknown' in figure ? 'unknown' : `${formatCount(figure.min)}..${formatCount(figure.max)}`;
+}
+
+function formatKb(figure: Figure): string {
+  return typeof figure === 'number' ? formatBytes(figure * 1024) : formatFigure(figure);
+}
+
+async function readEverything(processes: readonly Process[], region: Region): Promise<void> {
+  for (const process of processes) await process.read(region);
+}
+
+async function program(context: RunContext<typeof params>): Promise<Findings> {
+  const { machine, params: values, progress } = context;
+  const { root } = machine;
+  const recorder = new Recorder(context);
+
+  progress(`writing ${formatBytes(values.size)} in the parent`);
+  const region = await root.map({ size: values.size, sharing: values.sharing });
+  const first = await root.write(region);
+  recorder.record('written', await machine.observe('written'), new Map([[root.name, first]]));
+
+  progress(`forking ${String(values.children)} children`);
+  const children: Process[] = [];
+  for (let child = 0; child < values.children; child++) children.push(await root.fork());
+  recorder.record('forked', await machine.observe('forked'), new Map());
+
+  const pages = values.size / machine.facts.pageSizeBytes;
+  const writers = [...(values.writer === 'children' ? [] : [root]), ...(values.writer === 'parent' ? [] : children)];
+  for (let step = 1; step <= values.steps; step++) {
+    const label = `${String(Math.round((100 * step) / values.steps))}%`;
+    progress(`share ${String(step)} of ${String(values.steps)}`);
+    if (values.reads) await readEverything(children, region);
+    const accesses = new Map<string, Access>();
+    for (const [index, writer] of writers.entries()) {
+      const choice = share(values, pages, index, writers.length, step);
+      const access = await writer.write(region, choice);
+      accesses.set(writer.name, access);
+      recorder.writeNs += access.elapsedNs ?? 0;
+      recorder.pagesWritten += (choice.to ?? 0) - (choice.from ?? 0);
+    }
+    recorder.record(label, await machine.observe(`share ${String(step)}`), accesses);
+  }
+  return findings(context, recorder);
+}
+
+function findings({ machine }: RunContext<typeof params>, recorder: Recorder): Findings {
+  const forkNs = machine.trace.flatMap(({ step, outcome }) => (step.op === 'fork' ? [outcome.elapsedNs ?? NaN] : []));
+  const noTime: Figure = { unknown: 'no model predicts time' };
+  const meanFork = forkNs.reduce((a, b) => a + b, 0) / forkNs.length / 1000;
+  const perPage = recorder.writeNs / recorder.pagesWritten;
+  const timed = (value: number): Figure => (Number.isFinite(value) && value > 0 ? Math.round(value) : noTime);
+  return {
+    figures: [
+      ...recorder.figures,
+      { name: 'fork call, mean', unit: 'us', value: timed(meanFork), headline: true },
+      { name: 'write, mean', unit: 'ns per page', value: timed(perPage), headline: true },
+    ],
+    tables: [
+      {
+        title: 'As the shares are written (growth is of the sum of Pss: memory really taken)',
+        columns: ['share', 'faults', 'sum of Rss', 'sum of Pss', 'growth', 'exclusive*', 'shared*'],
+        rows: recorder.rows,
+      },
+    ],
+    plots: [
+      {
+        title: 'Memory of the process tree, MiB',
+        xLabel: 'observation',
+        yLabel: 'MiB',
+        x: recorder.pssMb.map((_, index) => index),
+        series: [
+          { name: 'sum of Rss', y: recorder.rssMb },
+          { name: 'sum of Pss', y: recorder.pssMb },
+        ],
+      },
+    ],
+    notes: ['* pages of the first child (of the parent before the fork)'],
+  };
+}
+
+export const cowGrowth = defineExperiment({
+  name: 'cow-growth',
+  title: 'How do private and shared pages grow as forked children write?',
+  claim: {
+    text: 'with copy-on-write, memory is copied page by page as it is written, and not before',
+    source: 'https://stackoverflow.com/questions/10721915',
+  },
+  params,
+
+  needs(values, facts) {
+    const writers = values.writer === 'parent' ? 1 : values.children + (values.writer === 'both' ? 1 : 0);
+    const copies = values.sharing === 'shared' ? 0 : values.overlap === 'disjoint' ? 1 : Math.min(writers, values.children);
+    const unit = facts.pageSizeBytes;
+    if (values.size % unit !== 0) {
+      return { memoryBytes: 0, lacking: `size must be a multiple of the page size, ${String(unit)} bytes` };
+    }
+    return { memoryBytes: values.size * (1 + copies) };
+  },
+
+  run: program,
+
+  conclude(result, agreed, values) {
+    if (!agreed) return { outcome: 'undecided', inShort: 'Prediction and measurement differ; see the checks.' };
+    const growth = (label: string) => result.figures.find(({ name }) => name === `${label}: growth of the sum of Pss`)?.value;
+    const [forked, last] = [growth('forked'), growth('100%')];
+    if (values.sharing === 'shared') {
+      return { outcome: 'holds', inShort: 'Shared memory is never copied: all write the same pages.' };
+    }
+    const grown = typeof last === 'number' ? formatBytes(last * 1024) : 'memory';
+    const atFork = typeof forked === 'number' && Math.abs(forked) < 1024 ? 'nothing' : 'something';
+    return {
+      outcome: 'holds',
+      inShort: `The fork itself copied ${atFork}; then ${grown} were copied, page by page, as they were written.`,
+    };
+  },
+});

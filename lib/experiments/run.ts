@@ -1,0 +1,211 @@
+/** Runs an experiment: on the kernel, then on the model with the same facts, and compares the two. */
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { compareTraces, describeCheck } from '../machine/compare.js';
+import { modelMachine, openMachine, replayOnModel } from '../machine/open.js';
+import type { WatchedMachine } from '../machine/open.js';
+import type { Machine } from '../machine/machine.js';
+import { readMeminfo } from '../proc/meminfo.js';
+import type { HostFacts } from '../schema/facts.js';
+import { agrees, isUnknown } from '../schema/figure.js';
+import { SCHEMA_VERSION } from '../schema/result.js';
+import type { Check, Environment, Findings, ParamValues, ResultDocument, Verdict } from '../schema/result.js';
+import type { Trace } from '../schema/step.js';
+import { formatBytes } from '../schema/units.js';
+import type { AnyExperiment } from './define.js';
+
+export interface RunOptions {
+  progress?: (text: string) => void;
+  /** Called with the machine once it is open, so that an interrupt can close it. */
+  opened?: (machine: Machine) => void;
+}
+
+const SCHEMA_ID = 'urn:cowlab:result:1';
+const OVERCOMMIT = ['heuristic', 'always', 'never'] as const;
+
+const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+
+export function describeEnvironment(facts: HostFacts): Environment {
+  const { pageSizeBytes } = facts;
+  return {
+    platform: process.platform,
+    kernel: facts.kernelRelease,
+    arch: facts.arch,
+    node: process.version,
+    cowlab: version,
+    pageSizeBytes,
+    memTotalBytes: facts.memTotalPages * pageSizeBytes,
+    swapTotalBytes: facts.swapTotalPages * pageSizeBytes,
+    overcommit: `${String(facts.overcommitMode)} (${OVERCOMMIT[facts.overcommitMode]})`,
+    commitLimitBytes: facts.commitLimitPages * pageSizeBytes,
+    thp: facts.thpEnabled,
+    privileged: facts.capSysAdmin,
+    startedAt: new Date().toISOString(),
+  };
+}
+
+/** Why this host cannot run it now, or undefined. */
+function whyNot(experiment: AnyExperiment, params: ParamValues, facts: HostFacts): string | undefined {
+  const { memoryBytes, lacking } = experiment.needs(params, facts);
+  if (lacking !== undefined) return lacking;
+  const available = (readMeminfo().fieldsKb['MemAvailable'] ?? Infinity) * 1024;
+  // A tenth is left for page tables, for the kernel, and for everybody else.
+  if (memoryBytes * 1.1 <= available) return undefined;
+  const [needs, has] = [formatBytes(memoryBytes), formatBytes(available)];
+  return `it needs ${needs} of memory and a tenth to spare, and ${has} are available: choose a smaller size`;
+}
+
+/** Findings of the same name are one figure, seen from the model and from the kernel. */
+function compareFindings(predicted: Findings, measured: Findings): Check[] {
+  return measured.figures.flatMap(({ name, unit, value }) => {
+    const expected = predicted.figures.find((figure) => figure.name === name)?.value;
+    if (expected === undefined || isUnknown(expected)) return [];
+    const pass = agrees(expected, value) ?? null;
+    return [{ name, unit, basis: 'model' as const, expected, measured: value, tolerance: 0 as const, pass }];
+  });
+}
+
+function judge(checks: readonly Check[], disturbed: readonly string[]): { verdict: Verdict; reason: string } {
+  const failed = checks.filter(({ pass }) => pass === false);
+  const passed = checks.filter(({ pass }) => pass === true);
+  if (disturbed.length > 0) {
+    return { verdict: 'inconclusive', reason: `the machine was disturbed: ${disturbed.join(', ')}` };
+  }
+  const [first] = failed;
+  if (first) {
+    const others = failed.length > 1 ? ` (and ${String(failed.length - 1)} more)` : '';
+    return { verdict: 'fail', reason: `${describeCheck(first)}${others}` };
+  }
+  if (passed.length === 0) return { verdict: 'inconclusive', reason: 'nothing could be checked' };
+  const unknown = checks.length - passed.length;
+  const rest = unknown > 0 ? `; ${String(unknown)} figures cannot be known and were not judged` : '';
+  return { verdict: 'pass', reason: `${String(passed.length)} of ${String(passed.length)} checks agree${rest}` };
+}
+
+interface Parts {
+  facts: HostFacts;
+  trace: Trace;
+  checks: Check[];
+  verdict: Verdict;
+  reason: string;
+  samples: ResultDocument['samples'];
+  prediction?: Findings;
+  measurement?: Findings;
+}
+
+function compose(experiment: AnyExperiment, params: ParamValues, parts: Parts, startMs: number): ResultDocument {
+  const { facts, verdict } = parts;
+  const findings = parts.measurement ?? parts.prediction;
+  const agreed = verdict === 'pass' || parts.measurement === undefined;
+  const conclusion = findings
+    ? experiment.conclude(findings, agreed, params, facts)
+    : { outcome: 'undecided' as const, inShort: 'It was not run.' };
+  return {
+    $schema: SCHEMA_ID,
+    schemaVersion: SCHEMA_VERSION,
+    experiment: experiment.name,
+    title: experiment.title,
+    params,
+    seed: typeof params['seed'] === 'number' ? params['seed'] : 0,
+    environment: describeEnvironment(facts),
+    claim: { ...experiment.claim, ...conclusion },
+    ...parts,
+    elapsedMs: Math.round(performance.now() - startMs),
+  };
+}
+
+async function runProgram(
+  experiment: AnyExperiment,
+  params: ParamValues,
+  machine: Machine,
+  options: RunOptions,
+): Promise<{ findings: Findings; samples: ResultDocument['samples'] }> {
+  const samples: ResultDocument['samples'] = [];
+  const findings = await experiment.run({
+    machine,
+    params,
+    progress: (text) => options.progress?.(text),
+    sample: (row) => samples.push(row),
+  });
+  return { findings, samples };
+}
+
+/** Runs the model alone: what would happen on a host of these facts. */
+export async function predictExperiment(
+  experiment: AnyExperiment,
+  params: ParamValues,
+  facts: HostFacts,
+  options: RunOptions = {},
+): Promise<ResultDocument> {
+  const start = performance.now();
+  const machine = modelMachine(facts);
+  const { findings, samples } = await runProgram(experiment, params, machine, options);
+  const verdict = { verdict: 'skip' as const, reason: 'the prediction alone was asked for' };
+  const parts = { facts, trace: machine.trace, checks: [], ...verdict, samples, prediction: findings };
+  return compose(experiment, params, parts, start);
+}
+
+/**
+ * Runs an experiment on the kernel and compares it with the model, observation by observation.
+ * @returns A result whose verdict is 'skip', with the reason, when this host cannot run it.
+ * @throws FeatureUnavailableError on anything but Linux.
+ */
+export async function runExperiment(
+  experiment: AnyExperiment,
+  params: ParamValues,
+  options: RunOptions = {},
+): Promise<ResultDocument> {
+  const start = performance.now();
+  const machine = await openMachine();
+  options.opened?.(machine);
+  try {
+    return await runOn(machine, experiment, params, options, start);
+  } finally {
+    await machine.close();
+  }
+}
+
+async function runOn(
+  machine: WatchedMachine,
+  experiment: AnyExperiment,
+  params: ParamValues,
+  options: RunOptions,
+  start: number,
+): Promise<ResultDocument> {
+  const { facts } = machine;
+  const reason = whyNot(experiment, params, facts);
+  if (reason !== undefined) {
+    const parts: Parts = { facts, trace: [], checks: [], verdict: 'skip', reason, samples: [] };
+    return compose(experiment, params, parts, start);
+  }
+  const measured = await runProgram(experiment, params, machine, options);
+  const disturbed = machine.disturbances();
+
+  options.progress?.('replaying on the model');
+  const predicted = await runProgram(experiment, params, modelMachine(facts), {});
+  const replayed = await replayOnModel(machine.trace, facts);
+  const checks = [
+    ...compareFindings(predicted.findings, measured.findings),
+    ...compareTraces(replayed, machine.trace),
+  ];
+  return compose(
+    experiment,
+    params,
+    {
+      facts,
+      trace: machine.trace,
+      checks,
+      ...judge(checks, disturbed),
+      samples: measured.samples,
+      prediction: predicted.findings,
+      measurement: measured.findings,
+    },
+    start,
+  );
+}
+
+/** A sentence about how much this machine can do at once, for people who wait. */
+export function describeHost(facts: HostFacts): string {
+  const memory = formatBytes(facts.memTotalPages * facts.pageSizeBytes);
+  return `Linux ${facts.kernelRelease}, ${String(availableParallelism())} CPUs, ${memory}`;
+}

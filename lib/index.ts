@@ -1,0 +1,62 @@
+/**
+ * cowlab: a laboratory for fork() and copy-on-write on Linux.
+ *
+ * The plain API is fork(), mmap() and the readers; openMachine() and modelMachine() are the Machine that
+ * experiments are written against.
+ */
+export { FeatureUnavailableError, ProcessEndedError, SystemError } from './errors.js';
+
+export { fork } from './api/forked-process.js';
+export type { AccessReport, ForkedProcess, ForkedRegion, Placement, RegionHandle } from './api/forked-process.js';
+export { mmap } from './api/mapping.js';
+export type { Mapping } from './api/mapping.js';
+export { createMemfd, createTemporaryFile } from './api/file-object.js';
+export type { FileObject } from './api/file-object.js';
+export type { RawMapSpec } from './api/map-spec.js';
+
+export { PAGE_STATES, countPages, readPageStates, readPagemap } from './proc/pagemap.js';
+export { parseSmaps, parseSmapsRollup, readSmaps, readSmapsRollup } from './proc/smaps.js';
+export type { SmapsRollup, SmapsVma } from './proc/smaps.js';
+export { commitFigures, parseMeminfo, readMeminfo } from './proc/meminfo.js';
+export { parseStat, parseStatm, readStat, readStatm } from './proc/stat.js';
+export { parseStatus, readStatus } from './proc/status.js';
+export { readVmstat } from './proc/vmstat.js';
+export { pageSizeBytes, readHostFacts } from './proc/host.js';
+
+export type {
+  Access,
+  ForkRefusal,
+  Machine,
+  MapSpec,
+  MemoryObject,
+  PageChoice,
+  PageRange,
+  Process,
+  Region,
+} from './machine/machine.js';
+export { modelMachine, openMachine, replayOnLinux, replayOnModel } from './machine/open.js';
+export type { WatchedMachine } from './machine/open.js';
+export { compareTraces } from './machine/compare.js';
+export { admitFork } from './machine/model/admission.js';
+
+export { defineExperiment, parseParams } from './experiments/define.js';
+export type { AnyExperiment, Experiment, ParamSpec, ParamSpecs, RunContext } from './experiments/define.js';
+export { experiments } from './experiments/catalogue.js';
+export { predictExperiment, runExperiment } from './experiments/run.js';
+export { predictFork } from './experiments/predict.js';
+
+export type { Figure, Range, Unknown } from './schema/figure.js';
+export type { HostFacts } from './schema/facts.js';
+export type { Check, Findings, ResultDocument } from './schema/result.js';
+export type {
+  Advice,
+  ExitStatus,
+  Failure,
+  Observation,
+  Outcome,
+  PageState,
+  Protection,
+  Sharing,
+  Step,
+  Trace,
+} from './schema/step.js';

@@ -1,0 +1,112 @@
+/**
+ * Machine: the one interface experiments are written against. Two backends stand behind it, the real kernel
+ * (linux/) and the reference model (model/); both only execute steps, everything else is in program.ts.
+ */
+import type { Figure } from '../schema/figure.js';
+import type { HostFacts } from '../schema/facts.js';
+import type { PageChoice, PageRange } from '../schema/arguments.js';
+import type {
+  Advice,
+  ExitStatus,
+  Failure,
+  Observation,
+  Outcome,
+  Protection,
+  Sharing,
+  Step,
+  Trace,
+} from '../schema/step.js';
+
+export type { PageChoice, PageRange } from '../schema/arguments.js';
+
+/** Executes steps that have already been checked. */
+export interface Backend {
+  readonly facts: HostFacts;
+  /**
+   * @param recorded What came of this step where it was recorded; a backend that cannot tell the outcome
+   *   (`uncertain`) follows it.
+   */
+  execute(step: Step, recorded?: Outcome): Promise<Outcome>;
+  close(): Promise<void>;
+}
+
+export interface MapSpec {
+  /** Length in bytes, a positive multiple of the page size. Give this or `pages`. */
+  size?: number;
+  pages?: number;
+  /** Default 'private'. */
+  sharing?: Sharing;
+  /** Default 'anonymous'. */
+  backing?: 'anonymous' | MemoryObject;
+  /** First page of the object to map. Default 0. */
+  offset?: number;
+  /** Default 'rw'. */
+  protection?: Protection;
+  /** MAP_POPULATE. Default false. */
+  populate?: boolean;
+  /** MAP_NORESERVE. Default false. */
+  noreserve?: boolean;
+  /** What a fork does with the region (MADV_DONTFORK, MADV_WIPEONFORK). Default 'copy'. */
+  onFork?: 'copy' | 'dontfork' | 'wipeonfork';
+}
+
+/** A memfd or a file, which several regions and processes can map. */
+export interface MemoryObject {
+  readonly name: string;
+  readonly backing: 'memfd' | 'file';
+  readonly pages: number;
+  /** write(2) by the harness, whole pages; the pages are in the page cache and dirty after it. */
+  write(range?: PageRange): Promise<void>;
+}
+
+/** A region has the same name in every process that has it; its length is asked of the process. */
+export interface Region {
+  readonly name: string;
+}
+
+/** What one access cost, measured around the access itself. */
+export interface Access {
+  minorFaults: Figure;
+  majorFaults: Figure;
+  /** Absent on the model, which predicts no time. */
+  elapsedNs?: number;
+}
+
+/** A fork that the kernel refused: an expected result of an experiment, so a value and not an exception. */
+export interface ForkRefusal {
+  refused: Failure;
+}
+
+export interface Process {
+  readonly name: string;
+  readonly alive: boolean;
+  /** How it ended; undefined while it lives. */
+  readonly ended: ExitStatus | undefined;
+  map(spec: MapSpec): Promise<Region>;
+  /** Writes into each chosen page. Rejects with ProcessEndedError if the process dies of it. */
+  write(region: Region, choice?: PageChoice): Promise<Access>;
+  read(region: Region, choice?: PageChoice): Promise<Access>;
+  protect(region: Region, protection: Protection, range?: PageRange): Promise<void>;
+  advise(region: Region, advice: Advice, range?: PageRange): Promise<Access>;
+  /** mremap to `pages` pages in all. */
+  grow(region: Region, pages: number): Promise<void>;
+  unmap(region: Region, range?: PageRange): Promise<void>;
+  /** Rejects with a SystemError if the kernel refuses. */
+  fork(): Promise<Process>;
+  tryFork(): Promise<Process | ForkRefusal>;
+  exit(code?: number): Promise<ExitStatus>;
+  kill(signal?: NodeJS.Signals): Promise<ExitStatus>;
+}
+
+export interface Machine extends AsyncDisposable {
+  readonly facts: HostFacts;
+  readonly root: Process;
+  /** Every process that was ever there, in order of birth. */
+  readonly processes: readonly Process[];
+  readonly trace: Trace;
+  createMemfd(pages: number): Promise<MemoryObject>;
+  createFile(pages: number): Promise<MemoryObject>;
+  /** A barrier: every process is parked while all are observed. */
+  observe(label: string): Promise<Observation>;
+  close(): Promise<void>;
+}

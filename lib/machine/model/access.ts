@@ -1,0 +1,131 @@
+/** Reads and writes of memory, by the process itself and by the kernel on its behalf (populate). */
+import type { Figure } from '../../schema/figure.js';
+import { pageAt, type PageRun, type Selection, selectedRuns } from '../../schema/selection.js';
+import type { Outcome } from '../../schema/step.js';
+import { pteOf } from './configuration.js';
+import { ReadSimulation } from './fault.js';
+import type { Effect } from './lineage.js';
+import { backedPages, endProcess, type Mapping, type ModelProcess, toObject, type World } from './process.js';
+import { readMissing, writePrivate, writeShared } from './transitions.js';
+import { clipRuns, endOf, overlap, prepareAnonVma, type Vma } from './vma.js';
+
+export type AccessKind = 'read' | 'write';
+
+const WRITEBACK = 'writeback may have cleaned pages of the file, and the write to a cleaned page faults again';
+
+/** Touches the selected pages in their order; the process ends at the first page that it may not touch. */
+export function access(
+  world: World,
+  process: ModelProcess,
+  mapping: Mapping,
+  kind: AccessKind,
+  selection: Selection,
+): Outcome {
+  const fatal = firstFatal(mapping, kind, selection);
+  const survived = fatal ? { ...selection, to: fatal.position } : selection;
+  const minorFaults = touch(world, mapping, kind, survived);
+  if (!fatal) return { minorFaults, majorFaults: 0 };
+  endProcess(world, process);
+  return { ended: { signal: fatal.signal } };
+}
+
+/** Touches every page of a range, in order, as the kernel does to populate it; all pages must be permitted. */
+export function touchRange(world: World, mapping: Mapping, kind: AccessKind, range: PageRun): Figure {
+  return touch(world, mapping, kind, wholeRange(range));
+}
+
+export function wholeRange({ first, pages }: PageRun): Selection {
+  return { first, pages, pattern: 'sequential', seed: 0, stride: 1, from: 0, to: pages };
+}
+
+export function permits(vma: Vma, kind: AccessKind): boolean {
+  return kind === 'write' ? vma.protection === 'rw' : vma.protection !== 'none';
+}
+
+/** The first position of the selection at which the access raises a signal. */
+function firstFatal(
+  mapping: Mapping,
+  kind: AccessKind,
+  selection: Selection,
+): { position: number; signal: 'SIGSEGV' | 'SIGBUS' } | undefined {
+  const whole = { first: selection.first, pages: selection.pages };
+  const allowed = mapping.vmas.filter((vma) => permits(vma, kind)).flatMap((vma) => overlap(vma, whole) ?? []);
+  const allowedPages = allowed.reduce((total, { pages }) => total + pages, 0);
+  const end = backedPages(mapping);
+  if (allowedPages === whole.pages && endOf(whole) <= end) return undefined;
+  for (let position = selection.from; position < selection.to; position++) {
+    const page = pageAt(selection, position);
+    // access_error() is asked first [do_user_addr_fault]; then the memory behind [shmem_fault, filemap_fault].
+    if (!allowed.some((range) => page >= range.first && page < endOf(range))) return { position, signal: 'SIGSEGV' };
+    if (page >= end) return { position, signal: 'SIGBUS' };
+  }
+  return undefined;
+}
+
+/** Returns the minor faults. */
+function touch(world: World, mapping: Mapping, kind: AccessKind, selection: Selection): Figure {
+  if (selection.from >= selection.to) return 0;
+  const runs = selectedRuns(selection);
+  if (kind === 'write') return write(world, mapping, runs);
+  const effect = mapping.cached ? readInOrder(world, mapping, selection) : readAnonymous(world, mapping, runs);
+  return settle(world, mapping, effect);
+}
+
+function write(world: World, mapping: Mapping, runs: readonly PageRun[]): Figure {
+  const effect: Effect = { faults: 0, allocated: 0 };
+  let alreadyWritable = 0;
+  for (const { vma, selected } of byVma(mapping, runs)) {
+    if (mapping.writeNotify) {
+      alreadyWritable += mapping.lineage.countPages(selected, (page) => pteOf(page, mapping.id)?.writable === true);
+    }
+    const part = mapping.lineage.apply(selected, (draft) =>
+      mapping.shared ? writeShared(draft, mapping, world.mutation) : writePrivate(draft, mapping, world.mutation),
+    );
+    // vmf_anon_prepare() is called by every private write fault, and by no other fault.
+    if (!mapping.shared && part.faults > 0) prepareAnonVma(mapping.vmas, vma);
+    effect.faults += part.faults;
+    effect.allocated += part.allocated;
+  }
+  const min = settle(world, mapping, effect);
+  return alreadyWritable === 0 ? min : { min, max: min + alreadyWritable, why: WRITEBACK };
+}
+
+function readAnonymous(world: World, mapping: Mapping, runs: readonly PageRun[]): Effect {
+  const effect: Effect = { faults: 0, allocated: 0 };
+  for (const { vma, selected } of byVma(mapping, runs)) {
+    const part = mapping.lineage.apply(selected, (draft) =>
+      draft.pte(mapping.id) ? 0 : readMissing(draft, mapping, vma.protection === 'rw'),
+    );
+    if (world.mutation === 'av-set-by-reads') prepareAnonVma(mapping.vmas, vma);
+    effect.faults += part.faults;
+  }
+  return effect;
+}
+
+function readInOrder(world: World, mapping: Mapping, selection: Selection): Effect {
+  const simulation = new ReadSimulation(world, mapping);
+  let vma: Vma | undefined;
+  for (let position = selection.from; position < selection.to; position++) {
+    const page = pageAt(selection, position);
+    if (!vma || page < vma.first || page >= endOf(vma)) {
+      vma = mapping.vmas.find((each) => page >= each.first && page < endOf(each));
+      if (!vma) throw new RangeError(`page ${page} of ${mapping.region} is not mapped`);
+    }
+    simulation.read(page, vma);
+  }
+  simulation.finish();
+  return simulation.effect;
+}
+
+/** The selected pages VMA by VMA, as pages of the object. */
+function byVma(mapping: Mapping, runs: readonly PageRun[]): { vma: Vma; selected: PageRun[] }[] {
+  return mapping.vmas
+    .map((vma) => ({ vma, selected: clipRuns(runs, vma).map((run) => toObject(mapping, run)) }))
+    .filter(({ selected }) => selected.length > 0);
+}
+
+/** Charges what was allocated; returns the faults. */
+function settle(world: World, mapping: Mapping, { faults, allocated }: Effect): number {
+  if (mapping.lineage.chargedPerPage) world.chargedPages += allocated;
+  return faults;
+}

@@ -1,0 +1,136 @@
+/** The reference model as a backend of Machine: it executes steps on nothing but its own state. */
+import type { HostFacts } from '../../schema/facts.js';
+import type { Outcome, Step } from '../../schema/step.js';
+import type { Backend } from '../machine.js';
+import { access } from './access.js';
+import { doubtAfterTouching } from './commit.js';
+import { fork } from './fork.js';
+import { createObject, grow, map, unmap, writeObject } from './map.js';
+import type { Mutation } from './mutation.js';
+import { observe } from './observe.js';
+import { endProcess, failed, type Mapping, type ModelProcess, type World } from './process.js';
+import { advise, protect } from './protect.js';
+
+export interface ModelOptions {
+  /** A wrong rule, for the test of the test. */
+  mutation?: Mutation;
+}
+
+/** Signals whose default action is to be ignored, to stop or to continue (signal(7)). */
+const NOT_FATAL: ReadonlySet<string> = new Set([
+  'SIGCHLD',
+  'SIGCONT',
+  'SIGSTOP',
+  'SIGTSTP',
+  'SIGTTIN',
+  'SIGTTOU',
+  'SIGURG',
+  'SIGWINCH',
+]);
+
+type ProcessStep = Exclude<Step, { op: 'create-object' | 'write-object' | 'observe' }>;
+type RegionStep = Extract<ProcessStep, { region: string }>;
+
+export class ModelBackend implements Backend {
+  private readonly world: World;
+
+  /**
+   * @param facts The host to play. They also say what the kernel's rules depend on: version, overcommit mode, limits.
+   */
+  constructor(
+    readonly facts: HostFacts,
+    options: ModelOptions = {},
+  ) {
+    this.world = {
+      facts,
+      mutation: options.mutation,
+      processes: new Map([['root', { name: 'root', mappings: new Map(), baseVmas: facts.rootAccountedVmas }]]),
+      objects: new Map(),
+      lineages: new Set(),
+      chargedPages: 0,
+    };
+  }
+
+  /** By how many pages the steps so far have changed Committed_AS. */
+  get chargedPages(): number {
+    return this.world.chargedPages;
+  }
+
+  execute(step: Step, recorded?: Outcome): Promise<Outcome> {
+    return Promise.resolve(this.executeSync(step, recorded));
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /**
+   * Executes one step that has been checked before.
+   * @returns Its outcome; a step on a process or region that is not there fails with ESRCH, as it can in a replay after
+   *   the model and the record have come apart.
+   */
+  executeSync(step: Step, recorded?: Outcome): Outcome {
+    switch (step.op) {
+      case 'create-object':
+        return createObject(this.world, step);
+      case 'write-object':
+        return writeObject(this.world, step);
+      case 'observe':
+        return { observation: observe(this.world, step.label) };
+      default:
+        return this.executeIn(step, recorded);
+    }
+  }
+
+  private executeIn(step: ProcessStep, recorded: Outcome | undefined): Outcome {
+    const process = this.world.processes.get(step.process);
+    if (!process) return failed('ESRCH', step.op, `there is no process ${step.process}`);
+    switch (step.op) {
+      case 'map':
+        return map(this.world, process, step, recorded);
+      case 'fork':
+        return fork(this.world, process, step.child, recorded);
+      case 'exit':
+        endProcess(this.world, process);
+        return { ended: { code: step.code } };
+      case 'kill':
+        if (NOT_FATAL.has(step.signal)) return {};
+        endProcess(this.world, process);
+        return { ended: { signal: step.signal } };
+      default: {
+        const mapping = process.mappings.get(step.region);
+        if (!mapping) return failed('ESRCH', step.op, `${step.process} has no region ${step.region}`);
+        return this.executeOn(step, process, mapping, recorded);
+      }
+    }
+  }
+
+  private executeOn(
+    step: Exclude<RegionStep, { op: 'map' }>,
+    process: ModelProcess,
+    mapping: Mapping,
+    recorded: Outcome | undefined,
+  ): Outcome {
+    const { world } = this;
+    switch (step.op) {
+      case 'write':
+      case 'read':
+        return this.watchingCharge(process, () => access(world, process, mapping, step.op, step.selection));
+      case 'protect':
+        return protect(world, process, mapping, step, step.protection, recorded);
+      case 'advise':
+        return this.watchingCharge(process, () => advise(world, mapping, step, step.advice));
+      case 'grow':
+        return grow(world, process, mapping, step, recorded);
+      case 'unmap':
+        return unmap(world, process, mapping, step);
+    }
+  }
+
+  /** Says so when pages that are charged as they are touched come near the limit. */
+  private watchingCharge(process: ModelProcess, act: () => Outcome): Outcome {
+    const before = this.world.chargedPages;
+    const outcome = act();
+    return { ...outcome, ...doubtAfterTouching(this.world, process, before) };
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * A lineage is one memory object with all who map it: a private anonymous region and its forked copies, a shared
+ * anonymous region, a memfd, a file. Its pages are counted from the object's start, the same for every mapping.
+ */
+import type { PageRun } from '../../schema/selection.js';
+import { type Configuration, ConfigurationTable, Draft } from './configuration.js';
+import { RunList, TransitionTable } from './runs.js';
+
+export type LineageKind = 'private-anonymous' | 'shared-anonymous' | 'memfd' | 'file';
+
+/** What an operation came to. */
+export interface Effect {
+  faults: number;
+  /** Pages that were met and are now in the page cache, and were not before. */
+  allocated: number;
+}
+
+export class Lineage {
+  readonly table = new ConfigurationTable();
+  readonly runs = new RunList();
+  /** Mappings that exist. */
+  readonly mappings = new Set<number>();
+  private nextMapping = 0;
+
+  /**
+   * @param pages Length of the object; Infinity for private anonymous memory, which has no end of its own.
+   * @param chargedPerPage shmem_acct_blocks(): each allocated page is charged (memfd, and MAP_NORESERVE).
+   */
+  constructor(
+    readonly kind: LineageKind,
+    readonly pages: number,
+    readonly chargedPerPage: boolean,
+  ) {}
+
+  get cached(): boolean {
+    return this.kind !== 'private-anonymous';
+  }
+
+  addMapping(): number {
+    const id = this.nextMapping++;
+    this.mappings.add(id);
+    return id;
+  }
+
+  /** Applies `change` once to each configuration among the selected pages; the number it returns are faults per page. */
+  apply(selected: readonly PageRun[], change: (draft: Draft) => number): Effect {
+    const faults = new Map<number, number>();
+    const results = new TransitionTable(this.table.size, (number) => {
+      const draft = new Draft(this.table.get(number));
+      faults.set(number, change(draft));
+      return this.table.intern(draft);
+    });
+    this.runs.apply(selected, results);
+    const effect: Effect = { faults: 0, allocated: 0 };
+    results.forEachMet((number, pages) => {
+      effect.faults += pages * (faults.get(number) ?? 0);
+      if (this.table.get(results.next(number)).cache.present && !this.table.get(number).cache.present) {
+        effect.allocated += pages;
+      }
+    });
+    return effect;
+  }
+
+  /** How many pages in the range satisfy the condition. */
+  countPages(selected: readonly PageRun[], holds: (configuration: Configuration) => boolean): number {
+    let count = 0;
+    const known = new Map<number, boolean>();
+    for (const { first, pages } of selected) {
+      this.runs.forEach(first, first + pages, (number, start, end) => {
+        let held = known.get(number);
+        if (held === undefined) known.set(number, (held = holds(this.table.get(number))));
+        if (held) count += end - start;
+      });
+    }
+    return count;
+  }
+
+  /** Frames in use: anonymous ones, and pages of the page cache. */
+  frames(): number {
+    let frames = 0;
+    const end = Number.MAX_SAFE_INTEGER;
+    this.runs.forEach(0, end, (number, start, until) => {
+      const { cache, exclusive } = this.table.get(number);
+      const each = exclusive.length + (cache.present && this.kind !== 'file' ? 1 : 0);
+      if (each > 0) frames += each * (until - start);
+    });
+    return frames;
+  }
+
+  /** Pages that are in the page cache. */
+  cachedPages(): number {
+    return this.countPages([{ first: 0, pages: Number.MAX_SAFE_INTEGER }], ({ cache }) => cache.present);
+  }
+}

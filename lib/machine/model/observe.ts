@@ -1,0 +1,209 @@
+/** What smaps and pagemap show of the model's state. */
+import { type Figure, sum } from '../../schema/figure.js';
+import type { Observation, PageState, RegionObservation, StateRuns, Vma as VmaSeen } from '../../schema/step.js';
+import { CACHE, type Configuration, mapCount, pteOf, ZERO } from './configuration.js';
+import { type Mapping, toObject, type World } from './process.js';
+import { endOf, type Vma } from './vma.js';
+
+/** All living processes in order of birth, their regions in order of creation. */
+export function observe(world: World, label: string): Observation {
+  return {
+    label,
+    processes: [...world.processes.values()].map((process) => ({
+      process: process.name,
+      regions: [...process.mappings.values()].map((mapping) => observeRegion(world, mapping)),
+    })),
+  };
+}
+
+function observeRegion(world: World, mapping: Mapping): RegionObservation {
+  const states = new StateRunBuilder();
+  const perVma: Record<string, Figure>[] = [];
+  const counts: Record<PageState, number> = {
+    exclusive: 0,
+    shared: 0,
+    zero: 0,
+    swapped: 0,
+    'not-present': 0,
+    unknown: 0,
+  };
+  const views = new Map<number, PageView>();
+  let at = 0;
+  for (const vma of mapping.vmas) {
+    states.add(vma.first - at, 'not-present');
+    const tally = tallyVma(mapping, vma, views, states);
+    perVma.push(smapsOf(world, mapping, vma, tally));
+    at = endOf(vma);
+  }
+  states.add(mapping.pages - at, 'not-present');
+  for (const [pages, state] of states.runs) counts[state] += pages;
+  const { exclusive, shared, zero, swapped } = counts;
+  return {
+    region: mapping.region,
+    pages: mapping.pages,
+    states: states.runs,
+    counts: { exclusive, shared, zero, swapped, 'not-present': counts['not-present'] },
+    smapsKb: sumOverVmas(perVma),
+    vmas: mapping.vmas.map(seen),
+  };
+}
+
+function seen({ first, pages, protection, accounted, dontfork, wipeonfork }: Vma): VmaSeen {
+  return { first, pages, protection, accounted, dontfork, wipeonfork };
+}
+
+/** A page of one configuration as one mapping sees it. */
+interface PageView {
+  state: PageState;
+  anonymous: boolean;
+  /** It is counted by smaps; the zero page is not [vm_normal_page]. */
+  counted: boolean;
+  dirty: boolean;
+  mapCount: number;
+}
+
+const NOT_PRESENT: PageView = { state: 'not-present', anonymous: false, counted: false, dirty: false, mapCount: 0 };
+const ZERO_PAGE: PageView = { ...NOT_PRESENT, state: 'zero' };
+
+function viewOf(configuration: Configuration, mapping: number): PageView {
+  const pte = pteOf(configuration, mapping);
+  if (!pte) return NOT_PRESENT;
+  if (pte.frame === ZERO) return ZERO_PAGE;
+  const count = mapCount(configuration, pte.frame);
+  return {
+    // pagemap bit 56 [pte_to_pagemap_entry]: mapped exclusively.
+    state: count === 1 ? 'exclusive' : 'shared',
+    anonymous: pte.frame !== CACHE,
+    counted: true,
+    // smaps_account(): pte_dirty() or folio_test_dirty(); an anonymous page exists because it was written.
+    dirty: pte.frame !== CACHE || pte.dirty || configuration.cache.dirty,
+    mapCount: count,
+  };
+}
+
+/** How many pages of a VMA look so. */
+type Tally = { view: PageView; pages: number }[];
+
+function tallyVma(mapping: Mapping, vma: Vma, views: Map<number, PageView>, states: StateRunBuilder): Tally {
+  const { lineage } = mapping;
+  const pagesBy = new Float64Array(lineage.table.size);
+  const { first, pages } = toObject(mapping, vma);
+  lineage.runs.forEach(first, first + pages, (number, start, end) => {
+    let view = views.get(number);
+    if (!view) views.set(number, (view = viewOf(lineage.table.get(number), mapping.id)));
+    pagesBy[number] = (pagesBy[number] ?? 0) + (end - start);
+    states.add(end - start, view.state);
+  });
+  const tally: Tally = [];
+  for (const [number, view] of views) {
+    const count = pagesBy[number] ?? 0;
+    if (count > 0) tally.push({ view, pages: count });
+  }
+  return tally;
+}
+
+const UNCERTAIN_DIRT = 'writeback turns dirty pages of a file clean at times of its own';
+
+/** The figures of one VMA, in kB [smap_gather_stats, __show_smap]. */
+function smapsOf(world: World, mapping: Mapping, vma: Vma, tally: Tally): Record<string, Figure> {
+  const kb = world.facts.pageSizeBytes / 1024;
+  const pagesWhere = (holds: (view: PageView) => boolean): number => {
+    let total = 0;
+    for (const { view, pages } of tally) if (view.counted && holds(view)) total += pages;
+    return total;
+  };
+  const pssKbWhere = (holds: (view: PageView) => boolean): number => {
+    let pss = 0;
+    // PSS_SHIFT: each page's share is a fixed-point number with 12 bits after the point, rounded down.
+    for (const { view, pages } of tally) {
+      if (view.counted && holds(view)) pss += pages * Math.floor((world.facts.pageSizeBytes * 4096) / view.mapCount);
+    }
+    return Math.floor(pss / 2 ** 22);
+  };
+  const zero = tally.reduce((total, { view, pages }) => total + (view.state === 'zero' ? pages : 0), 0);
+  const rss = pagesWhere(() => true) + (world.mutation === 'zero-page-counts-in-rss' ? zero : 0);
+  const isShared = (view: PageView): boolean => view.mapCount >= 2;
+
+  /** A figure of pages that are dirty or clean: known, but for page-cache pages of a file. */
+  const split = (
+    measure: (holds: (view: PageView) => boolean) => number,
+    among: (view: PageView) => boolean,
+    dirty: boolean,
+  ): Figure => {
+    if (mapping.lineage.kind !== 'file') return measure((view) => among(view) && view.dirty === dirty);
+    const min = measure((view) => among(view) && view.anonymous && view.dirty === dirty);
+    const max = measure((view) => among(view) && (!view.anonymous || view.dirty === dirty));
+    return min === max ? min : { min, max, why: UNCERTAIN_DIRT };
+  };
+  const kbOf = (holds: (view: PageView) => boolean): number => pagesWhere(holds) * kb;
+  return {
+    Size: vma.pages * kb,
+    Rss: rss * kb,
+    Pss: pssKbWhere(() => true),
+    Pss_Dirty: split(pssKbWhere, () => true, true),
+    Shared_Clean: split(kbOf, isShared, false),
+    Shared_Dirty: split(kbOf, isShared, true),
+    Private_Clean: split(kbOf, (view) => !isShared(view), false),
+    Private_Dirty: split(kbOf, (view) => !isShared(view), true),
+    Anonymous: kbOf((view) => view.anonymous),
+  };
+}
+
+/** Always zero for 4K pages without swap, mlock, KSM and MADV_FREE. */
+const ALWAYS_ZERO = [
+  'KSM',
+  'LazyFree',
+  'AnonHugePages',
+  'ShmemPmdMapped',
+  'FilePmdMapped',
+  'Shared_Hugetlb',
+  'Private_Hugetlb',
+  'Swap',
+  'SwapPss',
+  'Locked',
+] as const;
+
+function sumOverVmas(perVma: readonly Record<string, Figure>[]): Record<string, Figure> {
+  const total: Record<string, Figure> = {};
+  for (const name of Object.keys(perVma[0] ?? {})) total[name] = sum(perVma.map((figures) => figures[name] ?? 0));
+  for (const name of ALWAYS_ZERO) total[name] = 0;
+  total['Referenced'] = { unknown: 'the kernel clears accessed bits at times of its own' };
+  return total;
+}
+
+/** A random access pattern makes millions of short runs; those of equal length and state are one object. */
+const LONGEST_INTERNED = 1024;
+const interned = new Map<PageState, [number, PageState][]>();
+
+function stateRun(pages: number, state: PageState): [number, PageState] {
+  if (pages > LONGEST_INTERNED) return [pages, state];
+  let ofState = interned.get(state);
+  if (!ofState) interned.set(state, (ofState = []));
+  return (ofState[pages] ??= [pages, state]);
+}
+
+/** Run-length encodes page states. The runs are shared between observations: nobody may change them. */
+class StateRunBuilder {
+  private readonly finished: StateRuns = [];
+  private pages = 0;
+  private state: PageState = 'not-present';
+
+  add(pages: number, state: PageState): void {
+    if (pages === 0) return;
+    if (state !== this.state) {
+      this.flush();
+      this.state = state;
+    }
+    this.pages += pages;
+  }
+
+  get runs(): StateRuns {
+    this.flush();
+    return this.finished;
+  }
+
+  private flush(): void {
+    if (this.pages > 0) this.finished.push(stateRun(this.pages, this.state));
+    this.pages = 0;
+  }
+}

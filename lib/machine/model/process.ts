@@ -1,0 +1,101 @@
+/** The state of a model machine: processes, their mappings, the objects, and what is charged. */
+import type { HostFacts } from '../../schema/facts.js';
+import type { PageRun } from '../../schema/selection.js';
+import type { Failure, Outcome, Sharing } from '../../schema/step.js';
+import type { Lineage } from './lineage.js';
+import { zap } from './transitions.js';
+import type { MappingKind } from './transitions.js';
+import type { Mutation } from './mutation.js';
+import type { Vma } from './vma.js';
+
+/** One region in one process. */
+export interface Mapping extends MappingKind {
+  region: string;
+  lineage: Lineage;
+  sharing: Sharing;
+  /** Object page of the region's first page. */
+  offset: number;
+  /** Length of the region, holes included. */
+  pages: number;
+  noreserve: boolean;
+  /** In address order. */
+  vmas: Vma[];
+}
+
+export interface ModelProcess {
+  name: string;
+  /** By region, in order of creation. */
+  mappings: Map<string, Mapping>;
+  /** Accounted and forkable VMAs that the process has beside its regions. */
+  baseVmas: readonly number[];
+}
+
+export interface World {
+  facts: HostFacts;
+  mutation: Mutation | undefined;
+  /** Living processes in order of birth. */
+  processes: Map<string, ModelProcess>;
+  objects: Map<string, Lineage>;
+  /** Lineages that somebody maps, or that have a name. */
+  lineages: Set<Lineage>;
+  /** Growth of Committed_AS since the start. */
+  chargedPages: number;
+}
+
+/** Region pages as pages of the object. */
+export function toObject(mapping: Mapping, range: PageRun): PageRun {
+  return { first: mapping.offset + range.first, pages: range.pages };
+}
+
+/** Length in pages up to which the mapping has memory behind it; an access beyond it raises SIGBUS. */
+export function backedPages(mapping: Mapping): number {
+  return mapping.lineage.pages - mapping.offset;
+}
+
+/** A failed call. */
+export function failed(code: string, syscall: string, why?: string): Outcome {
+  const failure: Failure = why === undefined ? { code, syscall } : { code, syscall, why };
+  return { failure };
+}
+
+/** Drops the page table entries of a range of region pages [unmap_page_range]. */
+export function zapRange(mapping: Mapping, range: PageRun): void {
+  mapping.lineage.apply([toObject(mapping, range)], (draft) => {
+    zap(draft, mapping.id);
+    return 0;
+  });
+}
+
+/** Takes back what removed VMAs were charged [vms_complete_munmap_vmas, exit_mmap]. */
+export function unchargeVmas(world: World, vmas: readonly Vma[]): void {
+  for (const vma of vmas) if (vma.accounted) world.chargedPages -= vma.pages;
+}
+
+/** Forgets a mapping that has no VMA any more, and with the last one the object behind it, if that has no name. */
+export function dropMapping(world: World, process: ModelProcess, mapping: Mapping): void {
+  process.mappings.delete(mapping.region);
+  const { lineage } = mapping;
+  lineage.mappings.delete(mapping.id);
+  if (lineage.mappings.size > 0 || isNamed(world, lineage)) return;
+  world.lineages.delete(lineage);
+  // shmem_evict_inode(): the charge of a shared anonymous object ends with its last mapping.
+  if (lineage.kind === 'shared-anonymous') {
+    world.chargedPages -= lineage.chargedPerPage ? lineage.cachedPages() : lineage.pages;
+  }
+}
+
+function isNamed(world: World, lineage: Lineage): boolean {
+  for (const object of world.objects.values()) if (object === lineage) return true;
+  return false;
+}
+
+/** Ends a process: its page table entries and its charges go, its children stay [exit_mmap]. */
+export function endProcess(world: World, process: ModelProcess): void {
+  for (const mapping of [...process.mappings.values()]) {
+    zapRange(mapping, { first: 0, pages: mapping.pages });
+    unchargeVmas(world, mapping.vmas);
+    dropMapping(world, process, mapping);
+  }
+  world.chargedPages -= process.baseVmas.reduce((total, pages) => total + pages, 0);
+  world.processes.delete(process.name);
+}

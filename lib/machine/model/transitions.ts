@@ -1,0 +1,99 @@
+/**
+ * What one event does to one page: the rules of copy-on-write, each as a change of a configuration.
+ * Every function returns the minor faults it costs.
+ */
+import { CACHE, type Draft, type Pte, ZERO } from './configuration.js';
+import type { Mutation } from './mutation.js';
+
+/** How a mapping sees its memory, as far as a fault depends on it. */
+export interface MappingKind {
+  /** Number of the mapping within its lineage. */
+  id: number;
+  shared: boolean;
+  /** The memory has a page cache: everything but private anonymous memory. */
+  cached: boolean;
+  /**
+   * Shared pages of a file are mapped read-only until the first write, so that the file system hears of it
+   * [vma_wants_writenotify]; those of shmem are not, since shmem has no writeback.
+   */
+  writeNotify: boolean;
+}
+
+/**
+ * A read of a page that has no page table entry.
+ * @param writable The VMA has PROT_WRITE.
+ */
+export function readMissing(draft: Draft, mapping: MappingKind, writable: boolean): number {
+  if (mapping.cached) {
+    // do_read_fault(); shmem_get_folio(SGP_CACHE) fills a hole, also for a private mapping.
+    draft.allocateCache();
+    mapCachePage(draft, mapping, writable);
+  } else {
+    // do_anonymous_page(): a read maps the zero page.
+    draft.set({ mapping: mapping.id, frame: ZERO, writable: false, dirty: false });
+  }
+  return 1;
+}
+
+/** Maps a page that is in the page cache, as a read fault or fault-around does [set_pte_range]. */
+export function mapCachePage(draft: Draft, mapping: MappingKind, writable: boolean): void {
+  // The new entry has the rights of vm_page_prot: writable at once where writes need not be noticed.
+  const mayWrite = mapping.shared && writable && !mapping.writeNotify;
+  draft.set({ mapping: mapping.id, frame: CACHE, writable: mayWrite, dirty: false });
+}
+
+/** A write by a private mapping: do_anonymous_page(), do_cow_fault(), do_wp_page(). */
+export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
+  const pte = draft.pte(mapping.id);
+  if (pte?.writable) return 0;
+  // do_cow_fault() reads the page to copy from the page cache, which allocates it where there was a hole.
+  if (!pte && mapping.cached) draft.allocateCache();
+  // wp_can_reuse_anon_folio(): an anonymous page that nobody else maps is taken over, not copied.
+  const reusable = pte !== undefined && pte.frame >= 0 && draft.mapCount(pte.frame) === 1 && mutation !== 'no-reuse';
+  const frame = reusable ? pte.frame : draft.newAnonymousFrame();
+  draft.exclusive[frame] = true;
+  draft.set({ mapping: mapping.id, frame, writable: true, dirty: true });
+  return 1;
+}
+
+/** A write by a shared mapping: do_shared_fault(), wp_page_shared(). */
+export function writeShared(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
+  const pte = draft.pte(mapping.id);
+  const faults = pte?.writable ? 0 : 1;
+  // Only a fault tells the kernel of the write [fault_dirty_shared_page]; otherwise the processor sets the entry's bit.
+  if (faults > 0 || mutation === 'shared-write-dirties-page') draft.dirtyCache();
+  draft.set({ mapping: mapping.id, frame: CACHE, writable: true, dirty: true });
+  return faults;
+}
+
+/** Removes the page table entry; its dirty bit goes to the folio [zap_present_folio_ptes]. */
+export function zap(draft: Draft, mapping: number): void {
+  const pte = draft.pte(mapping);
+  if (pte?.frame === CACHE && pte.dirty) draft.dirtyCache();
+  draft.remove(mapping);
+}
+
+/** Copies the page table entry of a private mapping into a child's [copy_present_ptes]. */
+export function copyPte(draft: Draft, parent: number, child: number, mutation?: Mutation): void {
+  const pte = draft.pte(parent);
+  if (!pte) return;
+  // __copy_present_ptes() write-protects both; folio_try_dup_anon_rmap_ptes() clears PageAnonExclusive.
+  const both: Pte = { ...pte, writable: false };
+  draft.set(mutation === 'fork-keeps-write' ? pte : both);
+  draft.set({ ...both, mapping: child });
+  if (pte.frame >= 0) draft.exclusive[pte.frame] = false;
+}
+
+/** Gives the page table entry the rights of a new protection [change_pte_range]. */
+export function protectPte(draft: Draft, mapping: MappingKind, writable: boolean): void {
+  const pte = draft.pte(mapping.id);
+  if (!pte) return;
+  draft.set({ ...pte, writable: writable && canBeWritable(draft, mapping, pte) });
+}
+
+function canBeWritable(draft: Draft, mapping: MappingKind, pte: Pte): boolean {
+  // can_change_private_pte_writable(): exclusive anonymous pages only.
+  if (!mapping.shared) return pte.frame >= 0 && draft.exclusive[pte.frame] === true;
+  // can_change_shared_pte_writable(): a dirty entry has already been noticed.
+  return !mapping.writeNotify || pte.dirty;
+}

@@ -1,0 +1,39 @@
+/** How programs get a Machine, and how a recorded program is run again. */
+import type { HostFacts } from '../schema/facts.js';
+import type { Trace } from '../schema/step.js';
+import { LinuxBackend } from './linux/backend.js';
+import type { Backend, Machine } from './machine.js';
+import { ModelBackend } from './model/backend.js';
+import type { ModelOptions } from './model/backend.js';
+import { ProgramMachine } from './program.js';
+
+export { openMachine } from './linux/session.js';
+export type { WatchedMachine } from './linux/session.js';
+
+/** A Machine that predicts instead of doing. It runs anywhere. @param facts Of the host to predict for. */
+export function modelMachine(facts: HostFacts, options?: ModelOptions): Machine {
+  return new ProgramMachine(new ModelBackend(facts, options));
+}
+
+async function replayOn(backend: Backend, trace: Trace): Promise<Trace> {
+  const replayed: Trace = [];
+  for (const { step, outcome } of trace) {
+    replayed.push({ step, outcome: await backend.execute(step, outcome) });
+  }
+  return replayed;
+}
+
+/** What the model says to each step of a recorded program. */
+export async function replayOnModel(trace: Trace, facts: HostFacts, options?: ModelOptions): Promise<Trace> {
+  return replayOn(new ModelBackend(facts, options), trace);
+}
+
+/** Runs a recorded program on this machine's kernel. */
+export async function replayOnLinux(trace: Trace): Promise<{ trace: Trace; facts: HostFacts }> {
+  const backend = await LinuxBackend.open();
+  try {
+    return { trace: await replayOn(backend, trace), facts: backend.facts };
+  } finally {
+    await backend.close();
+  }
+}

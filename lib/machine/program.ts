@@ -1,0 +1,389 @@
+/**
+ * The Machine that programs see: it checks every call, turns it into a step with all defaults filled in, lets a
+ * backend execute it, and records what came of it. Steps run one at a time, in the order they were called: so
+ * that a trace replays exactly.
+ */
+import { constants } from 'node:os';
+import { ProcessEndedError, SystemError } from '../errors.js';
+import type { HostFacts } from '../schema/facts.js';
+import {
+  MAX_REGION_PAGES,
+  requireBoolean,
+  requireInteger,
+  requireObject,
+  requireOneOf,
+  requireRange,
+  requireSelection,
+} from '../schema/arguments.js';
+import type { PageChoice, PageRange } from '../schema/arguments.js';
+import { PageSet } from '../schema/page-set.js';
+import { selectedRuns } from '../schema/selection.js';
+import type { PageRun } from '../schema/selection.js';
+import type { Advice, ExitStatus, Failure, Observation, Outcome, Protection, Step, Trace } from '../schema/step.js';
+import type { Access, Backend, ForkRefusal, Machine, MapSpec, MemoryObject, Process, Region } from './machine.js';
+
+const ADVICE = [
+  'dontfork',
+  'dofork',
+  'wipeonfork',
+  'keeponfork',
+  'dontneed',
+  'populate-read',
+  'populate-write',
+] as const satisfies Advice[];
+
+/** Signals that a Machine's program may send: each ends the process. */
+const SIGNALS = ['SIGKILL', 'SIGTERM', 'SIGSEGV', 'SIGBUS', 'SIGABRT', 'SIGINT', 'SIGHUP'] as const;
+
+/** What a process has of a region. */
+interface Holding {
+  pages: number;
+  /** The pages that are mapped: not those unmapped since, nor those a fork has left out. */
+  mapped: PageSet;
+  dontfork: PageSet;
+}
+
+class ProgramRegion implements Region {
+  constructor(readonly name: string) {}
+}
+
+class ProgramObject implements MemoryObject {
+  constructor(
+    readonly machine: ProgramMachine,
+    readonly name: string,
+    readonly backing: 'memfd' | 'file',
+    readonly pages: number,
+  ) {}
+
+  async write(range?: PageRange): Promise<void> {
+    const { first, pages } = requireRange(range, this.pages);
+    await this.machine.perform({ op: 'write-object', object: this.name, first, pages });
+  }
+}
+
+class ProgramProcess implements Process {
+  ended: ExitStatus | undefined;
+  #children = 0;
+
+  constructor(
+    readonly machine: ProgramMachine,
+    readonly name: string,
+    readonly holdings: Map<string, Holding>,
+  ) {}
+
+  get alive(): boolean {
+    return this.ended === undefined;
+  }
+
+  map(spec: MapSpec): Promise<Region> {
+    return this.machine.inTurn(async () => {
+      this.#requireLiving();
+      const { onFork, ...full } = requireMapSpec(spec, this.machine);
+      const name = this.machine.nextName('r');
+      await this.machine.performNow({ op: 'map', process: this.name, region: name, ...full });
+      const region = this.machine.addRegion(new ProgramRegion(name));
+      const mapped = new PageSet([{ first: 0, pages: full.pages }]);
+      this.holdings.set(name, { pages: full.pages, mapped, dontfork: new PageSet() });
+      if (onFork !== 'copy') await this.#adviseNow(region, onFork, undefined);
+      return region;
+    });
+  }
+
+  write(region: Region, choice?: PageChoice): Promise<Access> {
+    return this.#access('write', region, choice);
+  }
+
+  read(region: Region, choice?: PageChoice): Promise<Access> {
+    return this.#access('read', region, choice);
+  }
+
+  protect(region: Region, protection: Protection, range?: PageRange): Promise<void> {
+    return this.machine.inTurn(async () => {
+      const { name } = this.#holding(region);
+      requireOneOf('protection', protection, ['none', 'r', 'rw']);
+      const run = this.#mappedRange(region, range);
+      await this.machine.performNow({ op: 'protect', process: this.name, region: name, ...run, protection });
+    });
+  }
+
+  advise(region: Region, advice: Advice, range?: PageRange): Promise<Access> {
+    return this.machine.inTurn(() => this.#adviseNow(region, advice, range));
+  }
+
+  grow(region: Region, pages: number): Promise<void> {
+    return this.machine.inTurn(async () => {
+      const { name, holding } = this.#holding(region);
+      requireInteger('pages', pages, holding.pages + 1, MAX_REGION_PAGES);
+      this.#requireMapped(name, holding, { first: 0, pages: holding.pages });
+      await this.machine.performNow({ op: 'grow', process: this.name, region: name, pages });
+      holding.mapped.add({ first: holding.pages, pages: pages - holding.pages });
+      // MADV_DONTFORK is a flag of the VMA, and a region that grows is one VMA.
+      if (holding.dontfork.size > 0) holding.dontfork.add({ first: holding.pages, pages: pages - holding.pages });
+      holding.pages = pages;
+    });
+  }
+
+  unmap(region: Region, range?: PageRange): Promise<void> {
+    return this.machine.inTurn(async () => {
+      const { name, holding } = this.#holding(region);
+      const run = this.#mappedRange(region, range);
+      await this.machine.performNow({ op: 'unmap', process: this.name, region: name, ...run });
+      holding.mapped.remove(run);
+      holding.dontfork.remove(run);
+      if (holding.mapped.size === 0) this.holdings.delete(name);
+    });
+  }
+
+  async fork(): Promise<Process> {
+    const child = await this.tryFork();
+    if (!('refused' in child)) return child;
+    throw failureError(child.refused);
+  }
+
+  tryFork(): Promise<Process | ForkRefusal> {
+    return this.machine.inTurn(async () => {
+      this.#requireLiving();
+      const child = `${this.name}.${String(this.#children + 1)}`;
+      const outcome = await this.machine.attempt({ op: 'fork', process: this.name, child });
+      if (outcome.failure) return { refused: outcome.failure };
+      this.#children++;
+      return this.machine.addProcess(new ProgramProcess(this.machine, child, this.#inheritance()));
+    });
+  }
+
+  exit(code = 0): Promise<ExitStatus> {
+    requireInteger('code', code, 0, 255);
+    return this.#end({ op: 'exit', process: this.name, code });
+  }
+
+  kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<ExitStatus> {
+    return this.#end({ op: 'kill', process: this.name, signal: requireOneOf('signal', signal, SIGNALS) });
+  }
+
+  #requireLiving(): void {
+    if (this.ended) throw new ProcessEndedError(this.name, this.ended);
+  }
+
+  #holding(region: Region): { name: string; holding: Holding } {
+    this.#requireLiving();
+    requireObject('region', region);
+    const name = this.machine.nameOf(region);
+    const holding = this.holdings.get(name);
+    if (!holding) throw new TypeError(`region ${name} is not mapped in ${this.name}`);
+    return { name, holding };
+  }
+
+  #requireMapped(name: string, holding: Holding, run: PageRun): void {
+    if (holding.mapped.covers(run)) return;
+    const end = run.first + run.pages - 1;
+    throw new RangeError(
+      `pages ${String(run.first)} to ${String(end)} of region ${name} are not all mapped in ${this.name}`,
+    );
+  }
+
+  #mappedRange(region: Region, range: PageRange | undefined): PageRun {
+    const { name, holding } = this.#holding(region);
+    const run = requireRange(range, holding.pages);
+    this.#requireMapped(name, holding, run);
+    return run;
+  }
+
+  #access(op: 'write' | 'read', region: Region, choice: PageChoice | undefined): Promise<Access> {
+    return this.machine.inTurn(async () => {
+      const { name, holding } = this.#holding(region);
+      const selection = requireSelection(choice, holding.pages);
+      const whole = holding.mapped.covers({ first: selection.first, pages: selection.pages });
+      if (!whole) for (const run of selectedRuns(selection)) this.#requireMapped(name, holding, run);
+      return accessOf(await this.machine.performNow({ op, process: this.name, region: name, selection }));
+    });
+  }
+
+  async #adviseNow(region: Region, advice: Advice, range: PageRange | undefined): Promise<Access> {
+    const { name, holding } = this.#holding(region);
+    requireOneOf('advice', advice, ADVICE);
+    const run = this.#mappedRange(region, range);
+    const outcome = await this.machine.performNow({ op: 'advise', process: this.name, region: name, ...run, advice });
+    if (advice === 'dontfork') holding.dontfork.add(run);
+    if (advice === 'dofork') holding.dontfork.remove(run);
+    return accessOf(outcome);
+  }
+
+  #inheritance(): Map<string, Holding> {
+    const inherited = new Map<string, Holding>();
+    for (const [name, { pages, mapped, dontfork }] of this.holdings) {
+      const kept = mapped.copy();
+      for (const run of dontfork.runs) kept.remove(run);
+      if (kept.size > 0) inherited.set(name, { pages, mapped: kept, dontfork: new PageSet() });
+    }
+    return inherited;
+  }
+
+  #end(step: Step): Promise<ExitStatus> {
+    return this.machine.inTurn(async () => {
+      this.#requireLiving();
+      await this.machine.attempt(step);
+      return this.ended ?? {};
+    });
+  }
+}
+
+export class ProgramMachine implements Machine {
+  readonly root: Process;
+  readonly #backend: Backend;
+  readonly #processes: ProgramProcess[] = [];
+  readonly #regions = new Set<Region>();
+  readonly #trace: Trace = [];
+  readonly #counters = new Map<string, number>();
+  #turn: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  constructor(backend: Backend) {
+    this.#backend = backend;
+    this.root = this.addProcess(new ProgramProcess(this, 'root', new Map()));
+  }
+
+  get facts(): HostFacts {
+    return this.#backend.facts;
+  }
+
+  get processes(): readonly Process[] {
+    return this.#processes;
+  }
+
+  get trace(): Trace {
+    return this.#trace;
+  }
+
+  createMemfd(pages: number): Promise<MemoryObject> {
+    return this.#createObject('memfd', pages);
+  }
+
+  createFile(pages: number): Promise<MemoryObject> {
+    return this.#createObject('file', pages);
+  }
+
+  async observe(label: string): Promise<Observation> {
+    if (typeof label !== 'string') throw new TypeError('label must be a string');
+    const { observation } = await this.perform({ op: 'observe', label });
+    if (!observation) throw new Error('the backend made no observation');
+    return observation;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#turn.catch(() => undefined);
+    await this.#backend.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** @internal Runs work after all that was asked for before it. */
+  inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(() => {
+      if (this.#closed) throw new TypeError('the machine has been closed');
+      return work();
+    });
+    this.#turn = done.catch(() => undefined);
+    return done;
+  }
+
+  /** @internal Executes and records a step; a refusal by the kernel, or a death, is part of the outcome. */
+  async attempt(step: Step): Promise<Outcome> {
+    const outcome = await this.#backend.execute(step);
+    this.#trace.push({ step, outcome });
+    if (outcome.ended && 'process' in step) {
+      const process = this.#processes.find(({ name }) => name === step.process);
+      if (process) process.ended = outcome.ended;
+    }
+    return outcome;
+  }
+
+  /** @internal As attempt, but a refusal or a death is thrown. */
+  async performNow(step: Step): Promise<Outcome> {
+    const outcome = await this.attempt(step);
+    if (outcome.failure) throw failureError(outcome.failure);
+    if (outcome.ended && 'process' in step) throw new ProcessEndedError(step.process, outcome.ended);
+    return outcome;
+  }
+
+  /** @internal */
+  perform(step: Step): Promise<Outcome> {
+    return this.inTurn(() => this.performNow(step));
+  }
+
+  /** @internal */
+  nextName(kind: 'r' | 'o'): string {
+    const next = (this.#counters.get(kind) ?? 0) + 1;
+    this.#counters.set(kind, next);
+    return `${kind}${String(next)}`;
+  }
+
+  /** @internal */
+  addProcess(process: ProgramProcess): ProgramProcess {
+    this.#processes.push(process);
+    return process;
+  }
+
+  /** @internal */
+  addRegion(region: Region): Region {
+    this.#regions.add(region);
+    return region;
+  }
+
+  /** @internal */
+  nameOf(region: Region): string {
+    if (!this.#regions.has(region)) throw new TypeError('region is not a region of this machine');
+    return region.name;
+  }
+
+  #createObject(backing: 'memfd' | 'file', pages: number): Promise<MemoryObject> {
+    requireInteger('pages', pages, 1, MAX_REGION_PAGES);
+    return this.inTurn(async () => {
+      const name = this.nextName('o');
+      await this.performNow({ op: 'create-object', object: name, backing, pages });
+      return new ProgramObject(this, name, backing, pages);
+    });
+  }
+}
+
+function accessOf(outcome: Outcome): Access {
+  const { minorFaults = 0, majorFaults = 0, elapsedNs } = outcome;
+  return elapsedNs === undefined ? { minorFaults, majorFaults } : { minorFaults, majorFaults, elapsedNs };
+}
+
+function failureError(failure: Failure): SystemError {
+  const known = constants.errno as Record<string, number>;
+  const { code, syscall, why } = failure;
+  return new SystemError({ code, errno: -(known[code] ?? 0), syscall, message: why }, failure);
+}
+
+function requireMapSpec(spec: MapSpec, machine: ProgramMachine) {
+  requireObject('spec', spec);
+  const pageSize = machine.facts.pageSizeBytes;
+  if ((spec.size === undefined) === (spec.pages === undefined)) throw new TypeError('give either size or pages');
+  if (spec.size !== undefined) {
+    requireInteger('size', spec.size, pageSize, MAX_REGION_PAGES * pageSize);
+    if (spec.size % pageSize !== 0) {
+      throw new RangeError(`size must be a multiple of the page size, ${String(pageSize)}, not ${String(spec.size)}`);
+    }
+  }
+  const pages = requireInteger('pages', spec.pages ?? (spec.size ?? 0) / pageSize, 1, MAX_REGION_PAGES);
+  const { backing = 'anonymous' } = spec;
+  if (backing !== 'anonymous' && (!(backing instanceof ProgramObject) || backing.machine !== machine)) {
+    throw new TypeError("backing must be 'anonymous' or an object of this machine");
+  }
+  const offset = requireInteger('offset', spec.offset ?? 0, 0, MAX_REGION_PAGES);
+  if (offset !== 0 && backing === 'anonymous') throw new RangeError('offset is for an object; anonymous memory has none');
+  return {
+    pages,
+    sharing: requireOneOf('sharing', spec.sharing ?? 'private', ['private', 'shared']),
+    backing: backing === 'anonymous' ? backing : backing.name,
+    offset,
+    protection: requireOneOf('protection', spec.protection ?? 'rw', ['none', 'r', 'rw']),
+    populate: requireBoolean('populate', spec.populate ?? false),
+    noreserve: requireBoolean('noreserve', spec.noreserve ?? false),
+    onFork: requireOneOf('onFork', spec.onFork ?? 'copy', ['copy', 'dontfork', 'wipeonfork']),
+  };
+}

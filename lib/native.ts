@@ -1,0 +1,113 @@
+/** The one importer of the addon, and its typed interface. Everything above calls through `native()`. */
+import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { getSystemErrorName } from 'node:util';
+import { FeatureUnavailableError, SystemError } from './errors.js';
+
+/** Memory of this process, known to JavaScript only through this object. */
+export interface NativeMapping {
+  readonly address: bigint;
+  /** Bytes. */
+  readonly length: number;
+  /**
+   * Touches pages; `into` receives minor faults, major faults and nanoseconds.
+   * @returns The sum of the first 64-bit words of the pages read, modulo 2^64.
+   */
+  access(
+    write: boolean,
+    first: number,
+    pages: number,
+    from: number,
+    to: number,
+    stride: number,
+    pattern: number,
+    seed: number,
+    value: bigint,
+    into: Float64Array,
+  ): bigint;
+  advise(firstPage: number, pages: number, advice: number): void;
+  /** Can be called once: V8 allows one ArrayBuffer over an address. */
+  buffer(): ArrayBuffer;
+  close(): void;
+}
+
+export interface NativeProbeResults {
+  /** 0, or the errno that the probe met. */
+  pagemapScan: number;
+  procmapQuery: number;
+  softDirty: number;
+  userfaultfdWpAsync: number;
+  pageFrameNumbers: number;
+  capSysAdmin: boolean;
+}
+
+/** What native/binding exports. Arguments are checked there once more, so that none can crash the process. */
+export interface NativeAddon {
+  readonly pageSizeBytes: number;
+  setErrorFactory(factory: (errno: number, syscall: string) => Error): void;
+  Mapping: new (
+    pages: number,
+    shared: boolean,
+    noreserve: boolean,
+    populate: boolean,
+    fd: number,
+    offsetPages: number,
+  ) => NativeMapping;
+  fork(): { pid: number; fd: number; elapsedNs: number };
+  openChannel(): [ours: number, theirs: number];
+  sendCommand(fd: number, words: BigUint64Array, passedFd: number): void;
+  /** False while the child lives; else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
+  waitProcess(pid: number, into: Float64Array): boolean;
+  createMemfd(pages: number): number;
+  readPagemap(pid: number, address: bigint, pages: number, entries: BigUint64Array): void;
+  readPageStates(pid: number, address: bigint, pages: number, checkHuge: boolean, states: Uint8Array): void;
+  countPages(pid: number, address: bigint, pages: number, checkHuge: boolean, counts: Float64Array): void;
+  probe(): NativeProbeResults;
+  systemMemory(): { totalPages: number; swapPages: number };
+}
+
+/** The name of an errno, such as 'ENOMEM'. @param errno Positive, as C has it. */
+export function errnoName(errno: number): string {
+  try {
+    return getSystemErrorName(-errno);
+  } catch {
+    return `errno ${String(errno)}`;
+  }
+}
+
+/** @param errno Positive, as C has it. */
+export function systemError(errno: number, syscall: string): SystemError {
+  return new SystemError({ code: errnoName(errno), errno: -errno, syscall });
+}
+
+let loaded: NativeAddon | undefined;
+
+function load(): NativeAddon {
+  if (process.platform !== 'linux') {
+    throw new FeatureUnavailableError(
+      'The Linux kernel',
+      `this is ${process.platform}`,
+      'Here the model works (modelMachine, cowlab run --model); run the real thing on Linux.',
+    );
+  }
+  const require = createRequire(import.meta.url);
+  const override = process.env['COWLAB_ADDON'];
+  const packageRoot = dirname(dirname(fileURLToPath(import.meta.url)));
+  try {
+    // COWLAB_ADDON is for tests of another build of the addon, such as the one with sanitizers.
+    const addon = override
+      ? (require(override) as NativeAddon)
+      : (require('node-gyp-build') as (root: string) => NativeAddon)(packageRoot);
+    addon.setErrorFactory(systemError);
+    return addon;
+  } catch (error) {
+    const reason = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
+    throw new FeatureUnavailableError('The native addon', reason, 'Build it with `npm run build:native`.');
+  }
+}
+
+/** The addon, loaded at the first call. @throws FeatureUnavailableError where there is none. */
+export function native(): NativeAddon {
+  return (loaded ??= load());
+}

@@ -1,0 +1,95 @@
+/** /proc/meminfo [fs/proc/meminfo.c; proc_meminfo(5)]. Inside LXC it may be lxcfs that writes it, and not the kernel. */
+import { join } from 'node:path';
+import { PROC_ROOT, ProcFormatError, linesOf, readHostFile } from './read.js';
+
+export interface Meminfo {
+  /** Every field whose unit is kB, under the kernel's name. */
+  fieldsKb: Record<string, number>;
+  /** The fields without a unit: HugePages_Total and its like. */
+  counts: Record<string, number>;
+}
+
+/**
+ * Parses meminfo; every field is kept.
+ * @throws ProcFormatError for a line of another form.
+ */
+export function parseMeminfo(text: string, file = 'meminfo'): Meminfo {
+  const meminfo: Meminfo = { fieldsKb: {}, counts: {} };
+  linesOf(text).forEach((line, index) => {
+    const colon = line.indexOf(':');
+    const rest = line.slice(colon + 1).trim();
+    const inKb = rest.endsWith(' kB');
+    const digits = inKb ? rest.slice(0, -3) : rest;
+    const value = Number(digits);
+    if (colon <= 0 || digits === '' || !Number.isSafeInteger(value)) {
+      throw new ProcFormatError(file, index + 1, line, "'Name: 123 kB'");
+    }
+    (inKb ? meminfo.fieldsKb : meminfo.counts)[line.slice(0, colon)] = value;
+  });
+  return meminfo;
+}
+
+/** @throws SystemError when /proc is not there. */
+export function readMeminfo(procRoot: string = PROC_ROOT): Meminfo {
+  const path = join(procRoot, 'meminfo');
+  return parseMeminfo(readHostFile(path), path);
+}
+
+/** What commit accounting needs of meminfo. */
+export interface CommitFigures {
+  /** CommitLimit: what mode 2 holds Committed_AS below; shown in every mode. */
+  commitLimitPages: number;
+  /** Committed_AS, the exact sum over all CPUs (the check itself reads a less exact counter: MODEL.md rule 14). */
+  committedAsPages: number;
+  memTotalPages: number;
+  memTotalBytes: number;
+  memFreeBytes: number;
+  memAvailableBytes: number;
+  swapTotalPages: number;
+  swapTotalBytes: number;
+  swapFreeBytes: number;
+}
+
+/**
+ * The figures of commit accounting in pages and bytes.
+ * @throws RangeError when one of the fields is missing, which no kernel since 3.14 does.
+ */
+export function commitFigures(meminfo: Meminfo, pageSizeBytes: number): CommitFigures {
+  const kb = (name: string): number => {
+    const value = meminfo.fieldsKb[name];
+    if (value === undefined) throw new RangeError(`/proc/meminfo has no field ${name}`);
+    return value;
+  };
+  const bytes = (name: string): number => kb(name) * 1024;
+  const pages = (name: string): number => Math.floor(bytes(name) / pageSizeBytes);
+  return {
+    commitLimitPages: pages('CommitLimit'),
+    committedAsPages: pages('Committed_AS'),
+    memTotalPages: pages('MemTotal'),
+    memTotalBytes: bytes('MemTotal'),
+    memFreeBytes: bytes('MemFree'),
+    memAvailableBytes: bytes('MemAvailable'),
+    swapTotalPages: pages('SwapTotal'),
+    swapTotalBytes: bytes('SwapTotal'),
+    swapFreeBytes: bytes('SwapFree'),
+  };
+}
+
+/**
+ * CommitLimit as the kernel computes it [mm/util.c: vm_commit_limit], for hosts whose meminfo is not the kernel's.
+ * The ratio is of RAM less what hugetlb holds; swap is added.
+ */
+export function computeCommitLimitPages(input: {
+  memTotalPages: number;
+  swapTotalPages: number;
+  hugetlbPages: number;
+  overcommitRatio: number;
+  overcommitKbytes: number;
+  pageSizeBytes: number;
+}): number {
+  const allowed =
+    input.overcommitKbytes > 0
+      ? Math.floor((input.overcommitKbytes * 1024) / input.pageSizeBytes)
+      : Math.floor(((input.memTotalPages - input.hugetlbPages) * input.overcommitRatio) / 100);
+  return allowed + input.swapTotalPages;
+}

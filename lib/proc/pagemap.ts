@@ -1,0 +1,97 @@
+/** Page states from /proc/PID/pagemap, read natively into typed arrays (native/core/pagemap.h). */
+import { native } from '../native.js';
+import { MAX_REGION_PAGES, requireInteger, requireObject } from '../schema/arguments.js';
+import type { PageState, StateRuns } from '../schema/step.js';
+import { pidError } from './read.js';
+
+/** The states by their number in a Uint8Array, in the order of native/core/pagemap.h. */
+export const PAGE_STATES = [
+  'not-present',
+  'exclusive',
+  'shared',
+  'zero',
+  'swapped',
+  'unknown',
+] as const satisfies PageState[];
+
+export interface PagemapRange {
+  /** Page-aligned. */
+  address: bigint;
+  pages: number;
+}
+
+export interface PagemapOptions {
+  /**
+   * Whether to look for PMD-mapped huge pages, whose bit 56 the kernel shows wrong; their pages are then
+   * 'unknown'. Default true. Turn it off only for memory known to be of base pages (MADV_NOHUGEPAGE).
+   */
+  checkHuge?: boolean;
+}
+
+function requireTarget(pid: number, range: PagemapRange): void {
+  requireInteger('pid', pid, 1, 2 ** 31 - 1);
+  requireObject('range', range);
+  if (typeof range.address !== 'bigint') throw new TypeError('address must be a bigint');
+  requireInteger('pages', range.pages, 0, MAX_REGION_PAGES);
+}
+
+function reading<T>(pid: number, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw pidError(error, pid, `/proc/${String(pid)}/pagemap`);
+  }
+}
+
+/**
+ * The raw 64-bit entries, one a page [Documentation/admin-guide/mm/pagemap.rst].
+ * @throws SystemError ESRCH for a process that is not there, EACCES for one that may not be read.
+ */
+export function readPagemap(pid: number, range: PagemapRange): BigUint64Array {
+  requireTarget(pid, range);
+  const entries = new BigUint64Array(range.pages);
+  reading(pid, () => {
+    native().readPagemap(pid, range.address, range.pages, entries);
+  });
+  return entries;
+}
+
+/** One number a page, an index into PAGE_STATES. Errors as readPagemap. */
+export function readPageStates(pid: number, range: PagemapRange, options: PagemapOptions = {}): Uint8Array {
+  requireTarget(pid, range);
+  const states = new Uint8Array(range.pages);
+  reading(pid, () => {
+    native().readPageStates(pid, range.address, range.pages, options.checkHuge ?? true, states);
+  });
+  return states;
+}
+
+/** How many pages are in each state. Errors as readPagemap. */
+export function countPages(pid: number, range: PagemapRange, options: PagemapOptions = {}): Record<PageState, number> {
+  requireTarget(pid, range);
+  const counts = new Float64Array(PAGE_STATES.length);
+  reading(pid, () => {
+    native().countPages(pid, range.address, range.pages, options.checkHuge ?? true, counts);
+  });
+  const result: Partial<Record<PageState, number>> = {};
+  PAGE_STATES.forEach((state, index) => (result[state] = counts[index] ?? 0));
+  return result as Record<PageState, number>;
+}
+
+/** Appends a page states array to run-length encoded states. */
+export function appendStateRuns(runs: StateRuns, states: Uint8Array): void {
+  let start = 0;
+  for (let page = 1; page <= states.length; page++) {
+    if (page < states.length && states[page] === states[start]) continue;
+    appendRun(runs, page - start, PAGE_STATES[states[start] ?? 5] ?? 'unknown');
+    start = page;
+  }
+}
+
+/** Appends one run, joined to the last one if that has the same state. */
+export function appendRun(runs: StateRuns, pages: number, state: PageState): void {
+  if (pages === 0) return;
+  const last = runs.at(-1);
+  if (last?.[1] === state) last[0] += pages;
+  else runs.push([pages, state]);
+}

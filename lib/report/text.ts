@@ -1,0 +1,106 @@
+/** A result as text for a terminal of 80 columns; plain characters only, unless colour is asked for. */
+import asciichart from 'asciichart';
+import { isUnknown } from '../schema/figure.js';
+import type { Figure } from '../schema/figure.js';
+import type { NamedFigure, Plot, ResultDocument, Table, Verdict } from '../schema/result.js';
+import { formatCount } from '../schema/units.js';
+import { paint, table, wrap } from './paragraph.js';
+import type { Style, TextOptions } from './paragraph.js';
+
+const VERDICT_STYLE: Record<Verdict, Style> = { pass: 'green', fail: 'red', inconclusive: 'yellow', skip: 'yellow' };
+
+function figureText(figure: Figure | undefined): string {
+  if (figure === undefined) return '-';
+  if (typeof figure === 'number') return formatCount(figure);
+  return isUnknown(figure) ? '-' : `${formatCount(figure.min)}..${formatCount(figure.max)}`;
+}
+
+function tableText({ title, columns, rows }: Table): string {
+  const printed = table(
+    columns.map((name, index) => ({ name, title: name, alignment: index === 0 ? 'left' : 'right' })),
+    rows.map((row) => Object.fromEntries(columns.map((column, index) => [column, row[index] ?? '']))),
+  );
+  return `${title}\n${printed}`;
+}
+
+function headlineTable({ prediction, measurement }: ResultDocument): string | undefined {
+  const shown = (measurement ?? prediction)?.figures.filter(({ headline }) => headline) ?? [];
+  if (shown.length === 0) return undefined;
+  const value = (from: NamedFigure[] | undefined, name: string) => from?.find((one) => one.name === name)?.value;
+  const rows = shown.map(({ name, unit }) => {
+    const [ours, theirs] = [value(prediction?.figures, name), value(measurement?.figures, name)];
+    return [name, figureText(ours), figureText(theirs), unit];
+  });
+  return tableText({ title: 'Predicted and measured', columns: ['figure', 'predicted', 'measured', 'unit'], rows });
+}
+
+/** Lines are stretched to this many characters: a chart of seven points would be seven characters wide. */
+const PLOT_COLUMNS = 48;
+const PLOT_HEIGHT = 8;
+
+function stretch(values: readonly number[]): number[] {
+  if (values.length < 2) return [...values, ...values];
+  return Array.from({ length: PLOT_COLUMNS }, (_, column) => {
+    const place = (column / (PLOT_COLUMNS - 1)) * (values.length - 1);
+    const left = Math.min(Math.floor(place), values.length - 2);
+    const [a = 0, b = 0] = values.slice(left, left + 2);
+    return a + (b - a) * (place - left);
+  });
+}
+
+function plotText({ title, series }: Plot): string | undefined {
+  const finite = series.filter(({ y }) => y.length > 0 && y.every(Number.isFinite));
+  if (finite.length === 0) return undefined;
+  const all = finite.flatMap(({ y }) => y);
+  const [min, max] = [Math.min(0, ...all), Math.max(...all, 1)];
+  const lines = asciichart
+    .plot(
+      finite.map(({ y }) => stretch(y)),
+      { height: PLOT_HEIGHT, min, max, format: (value) => value.toFixed(0).padStart(8) },
+    )
+    .split('\n');
+  // Each line carries its name at its end, so that no colour is needed to tell them apart.
+  const names = new Map<number, string[]>();
+  for (const { name, y } of finite) {
+    const row = Math.round(((max - (y.at(-1) ?? 0)) / (max - min)) * PLOT_HEIGHT);
+    names.set(row, [...(names.get(row) ?? []), name]);
+  }
+  const named = lines.map((line, row) => {
+    const ending = names.get(row);
+    return ending ? `${line.padEnd(PLOT_COLUMNS + 10)} ${ending.join(' = ')}` : line.trimEnd();
+  });
+  return [title, ...named].join('\n');
+}
+
+function failedChecks(result: ResultDocument): string | undefined {
+  const failed = result.checks.filter(({ pass }) => pass === false);
+  if (failed.length === 0) return undefined;
+  const lines = failed.slice(0, 10).map(({ name, unit, expected, measured }) => {
+    const text = `${name}: expected ${figureText(expected)} ${unit}, measured ${figureText(measured)}`;
+    return wrap(text, '  - ', '    ');
+  });
+  const more = failed.length - lines.length;
+  if (more > 0) lines.push(`  and ${String(more)} more (--json has them all)`);
+  return ['Checks that failed', ...lines].join('\n');
+}
+
+/** @returns Text that ends in a newline. */
+export function renderText(result: ResultDocument, options: TextOptions = {}): string {
+  const findings = result.measurement ?? result.prediction;
+  const { claim, environment, verdict, reason } = result;
+  const kernel = `Linux ${environment.kernel} ${environment.arch}, overcommit ${environment.overcommit}`;
+  const passed = result.checks.filter(({ pass }) => pass === true).length;
+  const outcome = verdict === 'pass' ? `${formatCount(passed)} checks, all as predicted` : reason;
+  const blocks = [
+    paint('bold', wrap(result.title, `${result.experiment}: `, '  '), options),
+    [wrap(claim.text, 'Claim: ', '       '), `       ${claim.source}`, `Host:  ${kernel}`].join('\n'),
+    headlineTable(result),
+    ...(findings?.tables.map(tableText) ?? []),
+    ...(findings?.plots.map(plotText) ?? []),
+    findings?.notes.map((note) => wrap(note, '', '  ')).join('\n'),
+    failedChecks(result),
+    wrap(`${claim.outcome}. ${claim.inShort}`, 'The claim: ', '  '),
+    paint(VERDICT_STYLE[verdict], wrap(outcome, `${verdict.toUpperCase()}: `, '  '), options),
+  ];
+  return `${blocks.filter((block) => block !== undefined && block !== '').join('\n\n')}\n`;
+}

@@ -1,0 +1,86 @@
+/** Checks of what callers pass: every error names the argument, and nothing has happened before it is thrown. */
+import type { Pattern, Selection } from './selection.js';
+
+function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value);
+  if (typeof value === 'bigint') return `${String(value)}n`;
+  if (typeof value === 'object' && value !== null) return 'an object';
+  if (typeof value === 'function') return 'a function';
+  return String(value);
+}
+
+/** A whole number within bounds. @throws TypeError if it is no number, RangeError if it is none of these. */
+export function requireInteger(name: string, value: unknown, min: number, max: number): number {
+  if (typeof value !== 'number') throw new TypeError(`${name} must be a number, not ${show(value)}`);
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw new RangeError(`${name} must be a whole number from ${String(min)} to ${String(max)}, not ${show(value)}`);
+  }
+  return value;
+}
+
+export function requireBoolean(name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw new TypeError(`${name} must be true or false, not ${show(value)}`);
+  return value;
+}
+
+export function requireOneOf<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
+  if (typeof value !== 'string') throw new TypeError(`${name} must be a string, not ${show(value)}`);
+  const found = choices.find((choice) => choice === value);
+  if (found === undefined) throw new RangeError(`${name} must be one of ${choices.join(', ')}, not ${show(value)}`);
+  return found;
+}
+
+export function requireObject(name: string, value: unknown): object {
+  if (typeof value !== 'object' || value === null) throw new TypeError(`${name} must be an object, not ${show(value)}`);
+  return value;
+}
+
+/** The most pages a region may have: 2^34 pages of 4 KiB are 64 TiB, half of what a process can address. */
+export const MAX_REGION_PAGES = 2 ** 34;
+
+export interface PageRange {
+  /** Default 0. */
+  first?: number;
+  /** Default: to the end of the region. */
+  pages?: number;
+}
+
+export interface PageChoice extends PageRange {
+  /** Default 'sequential'. */
+  pattern?: Pattern;
+  /** For 'random'. Default 1. */
+  seed?: number;
+  /** For 'stride', in pages. Default 2. */
+  stride?: number;
+  /** Positions of the pattern to touch: from (default 0) up to, not including, to (default: all). */
+  from?: number;
+  to?: number;
+}
+
+/** A range inside a region of `regionPages` pages, at least `least` pages long. */
+export function requireRange(
+  range: PageRange | undefined,
+  regionPages: number,
+  least = 1,
+): { first: number; pages: number } {
+  if (range !== undefined) requireObject('range', range);
+  const first = requireInteger('first', range?.first ?? 0, 0, regionPages);
+  const pages = requireInteger('pages', range?.pages ?? regionPages - first, 0, Number.MAX_SAFE_INTEGER);
+  if (pages < least || first + pages > regionPages) {
+    throw new RangeError(
+      `pages ${String(first)} to ${String(first + pages)} do not lie inside the region's ${String(regionPages)} pages`,
+    );
+  }
+  return { first, pages };
+}
+
+/** The selection that a choice means in a region of `regionPages` pages, every field filled in. */
+export function requireSelection(choice: PageChoice | undefined, regionPages: number): Selection {
+  const { first, pages } = requireRange(choice, regionPages, 0);
+  const pattern = requireOneOf('pattern', choice?.pattern ?? 'sequential', ['sequential', 'random', 'stride']);
+  const seed = pattern === 'random' ? requireInteger('seed', choice?.seed ?? 1, 0, 2 ** 32 - 1) : 0;
+  const stride = pattern === 'stride' ? requireInteger('stride', choice?.stride ?? 2, 1, MAX_REGION_PAGES) : 1;
+  const to = requireInteger('to', choice?.to ?? pages, 0, pages);
+  const from = requireInteger('from', choice?.from ?? 0, 0, to);
+  return { first, pages, pattern, seed, stride, from, to };
+}

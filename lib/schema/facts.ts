@@ -1,0 +1,43 @@
+/** What the model must know of the host: plain JSON, taken before the first step. */
+import Type from 'typebox';
+
+const Pages = Type.Integer({ minimum: 0 });
+
+export const HostFactsSchema = Type.Object({
+  kernelRelease: Type.String(),
+  /** [major, minor]. */
+  kernelVersion: Type.Tuple([Type.Integer(), Type.Integer()]),
+  arch: Type.String(),
+  pageSizeBytes: Type.Integer({ minimum: 4096 }),
+  cpus: Type.Integer({ minimum: 1 }),
+  memTotalPages: Pages,
+  swapTotalPages: Pages,
+  /** vm.overcommit_memory: 0 heuristic, 1 always, 2 never (strict). */
+  overcommitMode: Type.Union([Type.Literal(0), Type.Literal(1), Type.Literal(2)]),
+  commitLimitPages: Pages,
+  /** Committed_AS when the facts were taken. */
+  committedPages: Pages,
+  adminReservePages: Pages,
+  userReservePages: Pages,
+  /** CAP_SYS_ADMIN: the admin reserve is not held back from such a process. */
+  capSysAdmin: Type.Boolean(),
+  /** Window of do_fault_around in pages. */
+  faultAroundPages: Type.Integer({ minimum: 1 }),
+  /** Page table entries in one page-table page: a fault-around never crosses it. */
+  pagesPerTable: Type.Integer({ minimum: 1 }),
+  thpEnabled: Type.String(),
+  shmemThpEnabled: Type.String(),
+  /** Lengths of the accounted, forkable VMAs of the root before it maps anything, in address order. */
+  rootAccountedVmas: Type.Array(Pages),
+  /** total_vm of the root before it maps anything (first field of statm). */
+  rootTotalPages: Pages,
+  /** For kernels before 5.2, whose heuristic judged by what is free. */
+  free: Type.Object({
+    freePages: Pages,
+    filePages: Pages,
+    shmemPages: Pages,
+    swapFreePages: Pages,
+    reclaimableSlabPages: Pages,
+  }),
+});
+export type HostFacts = Type.Static<typeof HostFactsSchema>;

@@ -1,0 +1,56 @@
+/**
+ * A predicted or measured number: known exactly, bounded with the reason, or not known with the reason.
+ * It is written in JSON as it stands here, so that an exact figure is simply a number.
+ */
+import Type from 'typebox';
+
+export const RangeSchema = Type.Object({ min: Type.Number(), max: Type.Number(), why: Type.String() });
+export const UnknownSchema = Type.Object({ unknown: Type.String() });
+export const FigureSchema = Type.Union([Type.Number(), RangeSchema, UnknownSchema]);
+
+export type Range = Type.Static<typeof RangeSchema>;
+export type Unknown = Type.Static<typeof UnknownSchema>;
+export type Figure = Type.Static<typeof FigureSchema>;
+
+export function isUnknown(figure: Figure): figure is Unknown {
+  return typeof figure === 'object' && 'unknown' in figure;
+}
+
+/** The interval of values a figure allows; an unknown allows all. */
+export function bounds(figure: Figure): { min: number; max: number } {
+  if (typeof figure === 'number') return { min: figure, max: figure };
+  if (isUnknown(figure)) return { min: -Infinity, max: Infinity };
+  return { min: figure.min, max: figure.max };
+}
+
+/** Adds figures: the sum of exact ones is exact, of bounded ones bounded, and one unknown makes it unknown. */
+export function sum(figures: readonly Figure[]): Figure {
+  let min = 0;
+  let max = 0;
+  const reasons = new Set<string>();
+  for (const figure of figures) {
+    if (isUnknown(figure)) return figure;
+    const bound = bounds(figure);
+    min += bound.min;
+    max += bound.max;
+    if (typeof figure === 'object') reasons.add(figure.why);
+  }
+  return min === max ? min : { min, max, why: [...reasons].join('; ') };
+}
+
+/**
+ * Whether a measured figure is one that the expected figure allows.
+ * Undefined when one of the two is unknown: nothing was checked, so nothing may be claimed.
+ */
+export function agrees(expected: Figure, measured: Figure): boolean | undefined {
+  if (isUnknown(expected) || isUnknown(measured)) return undefined;
+  const wanted = bounds(expected);
+  const seen = bounds(measured);
+  return seen.min >= wanted.min && seen.max <= wanted.max;
+}
+
+export function showFigure(figure: Figure): string {
+  if (typeof figure === 'number') return String(figure);
+  if (isUnknown(figure)) return 'unknown';
+  return `${String(figure.min)}..${String(figure.max)}`;
+}

@@ -1,0 +1,12 @@
+// What each file of the binding adds to the addon's exports.
+#pragma once
+
+#include <napi.h>
+
+namespace cowlab {
+
+void export_mapping(Napi::Env env, Napi::Object exports);
+void export_processes(Napi::Env env, Napi::Object exports);
+void export_readers(Napi::Env env, Napi::Object exports);
+
+}  // namespace cowlab

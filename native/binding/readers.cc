@@ -1,0 +1,96 @@
+// pagemap into typed arrays, and the probes.
+#include <unistd.h>
+
+#include "../core/access.h"
+#include "../core/pagemap.h"
+#include "../core/probes.h"
+#include "arguments.h"
+#include "parts.h"
+
+namespace cowlab {
+namespace {
+
+constexpr uint64_t kMaxPages = 1ULL << 36;
+
+struct PagesArgument {
+  uint64_t address;
+  uint64_t pages;
+  Fd pagemap;
+};
+
+// (pid, address, pages, ...)
+PagesArgument pages_argument(const Napi::CallbackInfo& info) {
+  const pid_t pid = pid_argument(info, 0);
+  const uint64_t pages = integer_argument(info, 2, 0, kMaxPages, "pages must be a whole number up to 2^36");
+  const uint64_t address = address_argument(info, 1, pages);
+  return PagesArgument{address, pages, unwrap(info.Env(), open_pagemap(pid))};
+}
+
+// readPagemap(pid, address, pages, entries: BigUint64Array)
+Napi::Value read_entries(const Napi::CallbackInfo& info) {
+  const PagesArgument range = pages_argument(info);
+  auto entries = typed_array_argument<Napi::BigUint64Array>(
+      info, 3, napi_biguint64_array, range.pages, "entries must be a BigUint64Array with an element a page");
+  unwrap(info.Env(), read_pagemap(range.pagemap.get(), range.address, range.pages, entries.Data()));
+  return info.Env().Undefined();
+}
+
+// readPageStates(pid, address, pages, checkHuge, states: Uint8Array)
+Napi::Value read_states(const Napi::CallbackInfo& info) {
+  const PagesArgument range = pages_argument(info);
+  const ScanOptions options{boolean_argument(info, 3, "checkHuge must be a boolean")};
+  auto states = typed_array_argument<Napi::Uint8Array>(
+      info, 4, napi_uint8_array, range.pages, "states must be a Uint8Array with an element a page");
+  unwrap(info.Env(), read_page_states(range.pagemap.get(), range.address, range.pages, options,
+                                      states.Data(), nullptr));
+  return info.Env().Undefined();
+}
+
+// countPages(pid, address, pages, checkHuge, counts: Float64Array(6))
+Napi::Value count_states(const Napi::CallbackInfo& info) {
+  const PagesArgument range = pages_argument(info);
+  const ScanOptions options{boolean_argument(info, 3, "checkHuge must be a boolean")};
+  auto into = typed_array_argument<Napi::Float64Array>(info, 4, napi_float64_array, kPageStates,
+                                                       "counts must be a Float64Array(6)");
+  uint64_t counts[kPageStates]{};
+  unwrap(info.Env(), read_page_states(range.pagemap.get(), range.address, range.pages, options,
+                                      nullptr, counts));
+  for (size_t state = 0; state < kPageStates; state++) into[state] = static_cast<double>(counts[state]);
+  return info.Env().Undefined();
+}
+
+// probe(): by name, 0 or the errno met.
+Napi::Value probe_all(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("pagemapScan", probe_pagemap_scan());
+  result.Set("procmapQuery", probe_procmap_query());
+  result.Set("softDirty", probe_soft_dirty());
+  result.Set("userfaultfdWpAsync", probe_userfaultfd_wp_async());
+  result.Set("pageFrameNumbers", probe_page_frame_numbers());
+  result.Set("capSysAdmin", has_cap_sys_admin());
+  return result;
+}
+
+// systemMemory(): totals in pages, from sysinfo(2).
+Napi::Value read_system_memory(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const SystemMemory memory = unwrap(env, system_memory());
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("totalPages", static_cast<double>(memory.total_pages));
+  result.Set("swapPages", static_cast<double>(memory.swap_pages));
+  return result;
+}
+
+}  // namespace
+
+void export_readers(Napi::Env env, Napi::Object exports) {
+  exports.Set("pageSizeBytes", Napi::Number::New(env, static_cast<double>(page_size())));
+  exports.Set("readPagemap", Napi::Function::New(env, read_entries));
+  exports.Set("readPageStates", Napi::Function::New(env, read_states));
+  exports.Set("countPages", Napi::Function::New(env, count_states));
+  exports.Set("probe", Napi::Function::New(env, probe_all));
+  exports.Set("systemMemory", Napi::Function::New(env, read_system_memory));
+}
+
+}  // namespace cowlab

@@ -1,0 +1,258 @@
+#include "command_loop.h"
+
+#include <csignal>
+#include <cstring>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "access.h"
+#include "command.h"
+#include "region.h"
+
+namespace cowlab {
+namespace {
+
+// Where the process keeps its socket once everything else is closed.
+constexpr int kChannel = 3;
+
+void keep_only(int channel) {
+  if (channel != kChannel) dup2(channel, kChannel);
+  if (syscall(SYS_close_range, kChannel + 1, ~0U, 0) == 0) return;
+  const long limit = sysconf(_SC_OPEN_MAX);  // before Linux 5.9
+  for (int fd = kChannel + 1; fd < limit; fd++) close(fd);
+}
+
+// Receives one command, and the descriptor that may come with it (else -1). False when the commander is gone.
+bool receive(Command* command, int* fd) {
+  *fd = -1;
+  size_t got = 0;
+  while (got < sizeof(Command)) {
+    iovec part{reinterpret_cast<char*>(command) + got, sizeof(Command) - got};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    const ssize_t bytes = recvmsg(kChannel, &message, MSG_CMSG_CLOEXEC);
+    if (bytes < 0 && errno == EINTR) continue;
+    if (bytes <= 0) return false;
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+      if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+        memcpy(fd, CMSG_DATA(header), sizeof(int));
+      }
+    }
+    got += static_cast<size_t>(bytes);
+  }
+  return true;
+}
+
+void answer(const Reply& reply) {
+  size_t sent = 0;
+  while (sent < sizeof(Reply)) {
+    const ssize_t bytes = send(kChannel, reinterpret_cast<const char*>(&reply) + sent,
+                               sizeof(Reply) - sent, MSG_NOSIGNAL);
+    if (bytes < 0 && errno == EINTR) continue;
+    if (bytes <= 0) _exit(0);
+    sent += static_cast<size_t>(bytes);
+  }
+}
+
+void say_hello() {
+  Reply hello{};
+  hello.op = Op::kHello;
+  hello.value = static_cast<uint64_t>(getpid());
+  answer(hello);
+}
+
+FailedCall call_named(const char* name) {
+  if (strcmp(name, "mmap") == 0) return FailedCall::kMmap;
+  if (strcmp(name, "munmap") == 0) return FailedCall::kMunmap;
+  if (strcmp(name, "mremap") == 0) return FailedCall::kMremap;
+  if (strcmp(name, "madvise") == 0) return FailedCall::kMadvise;
+  return FailedCall::kOther;
+}
+
+void fail(Reply* reply, int error, FailedCall call) {
+  reply->error = static_cast<uint64_t>(error);
+  reply->syscall = static_cast<uint64_t>(call);
+}
+
+void fail(Reply* reply, const Failure& failure) {
+  fail(reply, failure.error, call_named(failure.syscall));
+}
+
+char* at(uint64_t address) { return reinterpret_cast<char*>(address); }
+
+// Commands come from TypeScript that has checked them; what it may not ask for is checked once more here.
+bool is_region(uint64_t address, uint64_t length) {
+  const uint64_t page = page_size();
+  return address % page == 0 && length % page == 0 && length > 0 && length <= kMaxRegionBytes;
+}
+
+void do_map(const Command& command, int fd, Reply* reply) {
+  const bool wants_object = (command.flags & kMapObject) != 0;
+  if (!is_region(0, command.length) || wants_object != (fd >= 0)) {
+    return fail(reply, EINVAL, FailedCall::kMmap);
+  }
+  RegionSpec spec{};
+  spec.length = command.length;
+  spec.protection = static_cast<int>(command.argument) & (PROT_READ | PROT_WRITE);
+  spec.shared = (command.flags & kMapShared) != 0;
+  spec.noreserve = (command.flags & kMapNoreserve) != 0;
+  spec.populate = (command.flags & kMapPopulate) != 0;
+  spec.fd = fd;
+  spec.offset = command.offset;
+  const Result<char*> base = map_region(spec);
+  if (!base.ok()) return fail(reply, base.failure());
+  reply->value = reinterpret_cast<uint64_t>(base.value());
+}
+
+void do_unmap(const Command& command, Reply* reply) {
+  if (!is_region(command.address, command.length)) return fail(reply, EINVAL, FailedCall::kMunmap);
+  const Status status = command.op == Op::kUnmap ? unmap_region(at(command.address), command.length)
+                                                 : unmap_part(at(command.address), command.length);
+  if (!status.ok()) fail(reply, status.failure());
+}
+
+void do_access(const Command& command, Reply* reply) {
+  if (!is_region(command.address, command.length) ||
+      !is_valid(command.selection, command.length / page_size())) {
+    return fail(reply, EINVAL, FailedCall::kOther);
+  }
+  const AccessKind kind = command.op == Op::kWrite ? AccessKind::kWrite : AccessKind::kRead;
+  const AccessReport report =
+      access_pages(kind, at(command.address), command.selection, command.value, kChannel);
+  if (report.hung_up) _exit(0);
+  reply->minor_faults = report.minor_faults;
+  reply->major_faults = report.major_faults;
+  reply->elapsed_ns = report.elapsed_ns;
+  reply->sum = report.sum;
+}
+
+void do_protect(const Command& command, Reply* reply) {
+  const int protection = static_cast<int>(command.argument) & (PROT_READ | PROT_WRITE);
+  if (mprotect(at(command.address), command.length, protection) != 0) {
+    fail(reply, errno, FailedCall::kMprotect);
+  }
+}
+
+// Not inlined: the warm-up must run what the measured call runs.
+[[gnu::noinline]] int advise_measured(char* start, uint64_t length, int advice, Reply* reply) {
+  rusage before{};
+  rusage after{};
+  getrusage(RUSAGE_THREAD, &before);
+  const uint64_t begin = now_ns();
+  const int error = madvise(start, length, advice) == 0 ? 0 : errno;
+  reply->elapsed_ns = now_ns() - begin;
+  getrusage(RUSAGE_THREAD, &after);
+  reply->minor_faults = static_cast<uint64_t>(after.ru_minflt - before.ru_minflt);
+  reply->major_faults = static_cast<uint64_t>(after.ru_majflt - before.ru_majflt);
+  return error;
+}
+
+void do_advise(const Command& command, Reply* reply) {
+  const int advice = static_cast<int>(command.argument);
+  // A length of 0 is allowed by madvise(2) and does nothing.
+  advise_measured(at(command.address), 0, advice, reply);
+  const int error = advise_measured(at(command.address), command.length, advice, reply);
+  if (error != 0) fail(reply, error, FailedCall::kMadvise);
+}
+
+void do_grow(const Command& command, Reply* reply) {
+  if (!is_region(command.address, command.length) || !is_region(0, command.argument) ||
+      command.argument <= command.length) {
+    return fail(reply, EINVAL, FailedCall::kMremap);
+  }
+  const Result<char*> base = grow_region(at(command.address), command.length, command.argument);
+  if (!base.ok()) return fail(reply, base.failure());
+  reply->value = reinterpret_cast<uint64_t>(base.value());
+}
+
+// fork(2) without the pthread_atfork handlers, which are Node's: libuv's would close descriptors 4 and 5 here,
+// that are ours by now (uv__signal_global_reinit).
+pid_t bare_fork() { return static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)); }
+
+void do_fork(int fd, Reply* reply) {
+  if (fd < 0) return fail(reply, EBADF, FailedCall::kFork);
+  const uint64_t start = now_ns();
+  const pid_t pid = bare_fork();
+  if (pid == 0) run_command_loop(fd);
+  const int error = errno;
+  reply->elapsed_ns = now_ns() - start;
+  if (pid < 0) return fail(reply, error, FailedCall::kFork);
+  reply->value = static_cast<uint64_t>(pid);
+}
+
+// The child's socket has closed, so it is about to be a zombie; look at our own commander meanwhile.
+void do_wait(const Command& command, Reply* reply) {
+  const pid_t pid = static_cast<pid_t>(command.argument);
+  if (pid <= 0) return fail(reply, EINVAL, FailedCall::kWait);
+  rusage usage{};
+  int status = 0;
+  for (;;) {
+    const pid_t waited = wait4(pid, &status, WNOHANG, &usage);
+    if (waited < 0) return fail(reply, errno, FailedCall::kWait);
+    if (waited == pid) break;
+    pollfd look{kChannel, 0, 0};
+    if (poll(&look, 1, 1) > 0) _exit(0);
+  }
+  reply->value = static_cast<uint64_t>(status);
+  reply->minor_faults = static_cast<uint64_t>(usage.ru_minflt);
+  reply->major_faults = static_cast<uint64_t>(usage.ru_majflt);
+  reply->max_rss_kb = static_cast<uint64_t>(usage.ru_maxrss);
+  reply->user_us = static_cast<uint64_t>(usage.ru_utime.tv_sec * 1000000 + usage.ru_utime.tv_usec);
+  reply->system_us = static_cast<uint64_t>(usage.ru_stime.tv_sec * 1000000 + usage.ru_stime.tv_usec);
+}
+
+void carry_out(const Command& command, int fd, Reply* reply) {
+  switch (command.op) {
+    case Op::kMap:
+      return do_map(command, fd, reply);
+    case Op::kUnmap:
+    case Op::kUnmapPart:
+      return do_unmap(command, reply);
+    case Op::kWrite:
+    case Op::kRead:
+      return do_access(command, reply);
+    case Op::kProtect:
+      return do_protect(command, reply);
+    case Op::kAdvise:
+      return do_advise(command, reply);
+    case Op::kGrow:
+      return do_grow(command, reply);
+    case Op::kFork:
+      return do_fork(fd, reply);
+    case Op::kWait:
+      return do_wait(command, reply);
+    case Op::kExit:
+      _exit(static_cast<int>(command.argument));
+    default:
+      return fail(reply, ENOSYS, FailedCall::kOther);
+  }
+}
+
+}  // namespace
+
+void run_command_loop(int channel) {
+  keep_only(channel);
+  say_hello();
+  for (;;) {
+    Command command;
+    int fd = -1;
+    if (!receive(&command, &fd)) _exit(0);
+    Reply reply{};
+    reply.op = command.op;
+    carry_out(command, fd, &reply);
+    if (fd >= 0) close(fd);
+    answer(reply);
+  }
+}
+
+}  // namespace cowlab

@@ -1,0 +1,100 @@
+#include "region.h"
+
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#include "access.h"
+
+namespace cowlab {
+namespace {
+
+// Bytes that one page table maps: do_fault_around() never looks beyond it (mm/memory.c).
+uint64_t table_bytes() { return page_size() / 8 * page_size(); }
+
+// Guards carry VM_DONTDUMP (smaps `dd`), which no region does: so they never merge with one, not even with
+// a PROT_NONE region.
+Status place_guard(char* start, uint64_t length) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  if (mmap(start, length, PROT_NONE, flags, -1, 0) == MAP_FAILED) return last_failure("mmap");
+  if (madvise(start, length, MADV_DONTDUMP) != 0) return last_failure("madvise");
+  return Done{};
+}
+
+// Reserves guard + length + guard and returns the aligned start between the guards.
+Result<char*> reserve(uint64_t length) {
+  const uint64_t page = page_size();
+  const uint64_t align = table_bytes();
+  const uint64_t total = length + 2 * align;
+  void* raw =
+      mmap(nullptr, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw == MAP_FAILED) return last_failure("mmap");
+  char* start = static_cast<char*>(raw);
+  const uint64_t address = reinterpret_cast<uint64_t>(start);
+  char* base = start + ((address + page + align - 1) / align * align - address);
+  char* low = base - page;
+  char* high = base + length + page;
+  if (low > start) munmap(start, static_cast<size_t>(low - start));
+  if (high < start + total) munmap(high, static_cast<size_t>(start + total - high));
+  if (madvise(low, static_cast<size_t>(high - low), MADV_DONTDUMP) != 0) {
+    const Failure failure = last_failure("madvise");
+    munmap(low, static_cast<size_t>(high - low));
+    return failure;
+  }
+  return base;
+}
+
+}  // namespace
+
+Result<char*> map_region(const RegionSpec& spec) {
+  Result<char*> reserved = reserve(spec.length);
+  if (!reserved.ok()) return reserved;
+  char* base = reserved.value();
+  int flags = (spec.shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED;
+  if (spec.fd < 0) flags |= MAP_ANONYMOUS;
+  if (spec.noreserve) flags |= MAP_NORESERVE;
+  if (spec.populate) flags |= MAP_POPULATE;
+  // MAP_POPULATE comes before MADV_NOHUGEPAGE can: keep this mapping at 4K with the process-wide switch.
+  const bool was_disabled = spec.populate && prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1;
+  if (spec.populate && !was_disabled) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  void* mapped = mmap(base, spec.length, spec.protection, flags, spec.fd,
+                      static_cast<off_t>(spec.offset));
+  const Failure failure = last_failure("mmap");
+  if (spec.populate && !was_disabled) prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+  if (mapped == MAP_FAILED) {
+    unmap_region(base, spec.length);
+    return failure;
+  }
+  // EINVAL means a kernel without huge pages, which is as good.
+  madvise(base, spec.length, MADV_NOHUGEPAGE);
+  return base;
+}
+
+Result<char*> grow_region(char* base, uint64_t old_length, uint64_t length) {
+  Result<char*> reserved = reserve(length);
+  if (!reserved.ok()) return reserved;
+  char* target = reserved.value();
+  if (mremap(base, old_length, length, MREMAP_MAYMOVE | MREMAP_FIXED, target) == MAP_FAILED) {
+    const Failure failure = last_failure("mremap");
+    unmap_region(target, length);
+    return failure;
+  }
+  unmap_region(base, old_length);  // what is left there are the two guards
+  return target;
+}
+
+Status unmap_region(char* base, uint64_t length) {
+  if (munmap(base - page_size(), length + 2 * page_size()) != 0) return last_failure("munmap");
+  return Done{};
+}
+
+Status unmap_part(char* start, uint64_t length) { return place_guard(start, length); }
+
+Status blank_region(char* base, uint64_t length) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  if (mmap(base, length, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) {
+    return last_failure("mmap");
+  }
+  return Done{};
+}
+
+}  // namespace cowlab

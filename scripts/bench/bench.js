@@ -1,0 +1,277 @@
+/**
+ * Benchmarks beside C floors built here (floor.c). Ours and the floor take turns, run by run, so that both see the same
+ * machine; medians and their ratio count, with the median absolute deviation as spread.
+ *
+ *   npm run bench -- [--json] [--runs N] [--only PART_OF_A_NAME]
+ */
+import { execFile } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { parseArgs, promisify } from 'node:util';
+import { Table } from 'console-table-printer';
+import { median, medianAbsoluteDeviation } from 'simple-statistics';
+import { compileFloor, Floor } from './floor.js';
+import { copyOnWrite, countExclusiveShared, forkCall, forkExitWait } from './ours.js';
+
+const PAGES_PER_MIB = 256;
+const WARM_UP_RUNS = 3;
+
+/** @typedef {import('./ours.js').Runner} Runner */
+
+/**
+ * @typedef {object} Side
+ * @property {number} median
+ * @property {number} mad
+ */
+
+/**
+ * @typedef {object} Line
+ * @property {string} name
+ * @property {'ns' | 'ms' | 'MiB'} unit
+ * @property {number} runs
+ * @property {Side} ours
+ * @property {Side | null} floor Null where the bar is absolute.
+ * @property {string} bar
+ * @property {number | null} ratio
+ * @property {boolean} met
+ */
+
+/**
+ * @typedef {object} Comparison
+ * @property {string} name
+ * @property {number} runs
+ * @property {number} per What one run is divided by: its pages, or 1.
+ * @property {{ ratio: number } | { addedNs: number }} bar
+ * @property {(program: string) => Promise<{ ours: Runner, floor: Floor, others: Floor[] }>} start
+ */
+
+/** @param {number[]} values */
+function side(values) {
+  return { median: median(values), mad: medianAbsoluteDeviation(values) };
+}
+
+/**
+ * @param {number} pages
+ * @param {number} vmas
+ * @returns {Comparison['start']}
+ */
+function startCount(pages, vmas) {
+  return async (program) => {
+    const target = new Floor(program, ['target', pages, vmas]);
+    const [pid = 0, address = 0] = await target.read();
+    return {
+      ours: countExclusiveShared(pid, BigInt(address), pages),
+      floor: new Floor(program, ['count', pid, address, pages]),
+      others: [target],
+    };
+  };
+}
+
+/** @type {Comparison[]} */
+const COMPARISONS = [
+  {
+    name: 'fork, exit and wait, nothing mapped',
+    runs: 101,
+    per: 1,
+    bar: { addedNs: 400_000 },
+    start: (program) => Promise.resolve({ ours: forkExitWait(), floor: new Floor(program, ['fork-wait']), others: [] }),
+  },
+  {
+    name: 'fork() call, 1 GiB of dirty 4K pages',
+    runs: 25,
+    per: 1,
+    bar: { ratio: 1.1 },
+    start: (program) => {
+      const pages = 1024 * PAGES_PER_MIB;
+      return Promise.resolve({ ours: forkCall(pages), floor: new Floor(program, ['fork', pages]), others: [] });
+    },
+  },
+  {
+    name: 'write to shared pages in a child, 256 MiB, per page',
+    runs: 25,
+    per: 256 * PAGES_PER_MIB,
+    bar: { ratio: 1.05 },
+    start: async (program) => {
+      const pages = 256 * PAGES_PER_MIB;
+      return { ours: await copyOnWrite(pages), floor: new Floor(program, ['cow', pages]), others: [] };
+    },
+  },
+  {
+    name: 'exclusive and shared pages of 256 MiB',
+    runs: 201,
+    per: 1,
+    bar: { ratio: 1.1 },
+    start: startCount(256 * PAGES_PER_MIB, 0),
+  },
+  {
+    name: 'the same, beside 5,000 other VMAs',
+    runs: 201,
+    per: 1,
+    bar: { ratio: 1.5 },
+    start: startCount(256 * PAGES_PER_MIB, 5000),
+  },
+];
+
+/**
+ * @param {Comparison} comparison
+ * @param {string} program
+ * @param {number} runs
+ * @returns {Promise<Line>}
+ */
+async function compare(comparison, program, runs) {
+  const { ours, floor, others } = await comparison.start(program);
+  const ourNs = [];
+  const floorNs = [];
+  try {
+    for (let i = -WARM_UP_RUNS; i < runs; i++) {
+      const [our = NaN, ...ourCounts] = await ours.run();
+      const [its = NaN, ...itsCounts] = await floor.run();
+      if (ourCounts.join() !== itsCounts.join()) {
+        throw new Error(`${comparison.name}: we count ${ourCounts.join()}, C counts ${itsCounts.join()}`);
+      }
+      if (i < 0) continue;
+      ourNs.push(our / comparison.per);
+      floorNs.push(its / comparison.per);
+    }
+  } finally {
+    await Promise.all([ours, floor, ...others].map((one) => one.close()));
+  }
+  const [our, its] = [side(ourNs), side(floorNs)];
+  const { bar } = comparison;
+  return {
+    name: comparison.name,
+    unit: 'ns',
+    runs,
+    ours: our,
+    floor: its,
+    ratio: our.median / its.median,
+    bar: 'ratio' in bar ? `at most ${bar.ratio.toFixed(2)} of C` : `at most C + ${bar.addedNs / 1000} us`,
+    met: our.median <= ('ratio' in bar ? its.median * bar.ratio : its.median + bar.addedNs),
+  };
+}
+
+/**
+ * @param {string} program Name of a program in model.js.
+ * @param {{ elapsedMs: number, peakRssGrowthMib?: number }} bars
+ * @param {number} runs
+ * @returns {Promise<Line[]>}
+ */
+async function measureModel(program, bars, runs) {
+  const model = path.join(import.meta.dirname, 'model.js');
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'cowlab-bench-'));
+  const trace = path.join(directory, 'trace.json');
+  const run = promisify(execFile);
+  /** @type {Record<'elapsedMs' | 'peakRssGrowthMib', number>[]} */
+  const results = [];
+  try {
+    await run(process.execPath, [model, 'record', program, trace]);
+    for (let i = 0; i < runs; i++) {
+      const { stdout } = await run(process.execPath, [model, 'replay', trace]);
+      results.push(/** @type {typeof results[number]} */ (JSON.parse(stdout)));
+    }
+  } finally {
+    fs.rmSync(directory, { recursive: true, force: true });
+  }
+  /** @type {(name: string, unit: 'ms' | 'MiB', values: number[], bar: number) => Line} */
+  const line = (name, unit, values, bar) => {
+    const ours = side(values);
+    const met = ours.median <= bar;
+    return { name, unit, runs, ours, floor: null, ratio: null, bar: `at most ${bar} ${unit}`, met };
+  };
+  const time = results.map((one) => one.elapsedMs);
+  const lines = [line(`model: replay of ${program}`, 'ms', time, bars.elapsedMs)];
+  if (bars.peakRssGrowthMib !== undefined) {
+    const growth = results.map((one) => one.peakRssGrowthMib);
+    lines.push(line(`model: memory of ${program}`, 'MiB', growth, bars.peakRssGrowthMib));
+  }
+  return lines;
+}
+
+/**
+ * @param {Side | null} measured
+ * @param {Line['unit']} unit
+ */
+function show(measured, unit) {
+  if (!measured) return '';
+  const [divisor, shownUnit] =
+    unit !== 'ns' ? [1, unit] : measured.median >= 1e6 ? [1e6, 'ms'] : measured.median >= 1e4 ? [1e3, 'us'] : [1, 'ns'];
+  return `${(measured.median / divisor).toFixed(2)} ± ${(measured.mad / divisor).toFixed(2)} ${shownUnit}`;
+}
+
+/** @param {Line[]} lines */
+function printTable(lines) {
+  const table = new Table({
+    shouldDisableColors: true,
+    columns: [
+      { name: 'benchmark', alignment: 'left' },
+      { name: 'ours', alignment: 'right' },
+      { name: 'C', alignment: 'right' },
+      { name: 'ratio', alignment: 'right' },
+      { name: 'bar', alignment: 'left' },
+      { name: 'met', alignment: 'left' },
+    ],
+  });
+  for (const { name, unit, ours, floor, ratio, bar, met } of lines) {
+    table.addRow({
+      benchmark: name,
+      ours: show(ours, unit),
+      C: show(floor, unit),
+      ratio: ratio?.toFixed(3) ?? '',
+      bar,
+      met: met ? 'yes' : 'NO',
+    });
+  }
+  table.printTable();
+  console.log('Medians ± median absolute deviations; ours and C took turns.');
+}
+
+/** @param {string | undefined} text */
+function parseRuns(text) {
+  if (text === undefined) return undefined;
+  const runs = Number(text);
+  if (!Number.isInteger(runs) || runs < 1) throw new RangeError(`--runs must be a positive integer, not ${text}`);
+  return runs;
+}
+
+async function main() {
+  const { values } = parseArgs({
+    options: { json: { type: 'boolean' }, runs: { type: 'string' }, only: { type: 'string' } },
+  });
+  const runs = parseRuns(values.runs);
+  /** @param {string} name */
+  const wanted = (name) => name.includes(values.only ?? '');
+  const { program, remove } = compileFloor();
+  /** @type {Line[]} */
+  const lines = [];
+  try {
+    for (const comparison of COMPARISONS) {
+      if (!wanted(comparison.name)) continue;
+      console.error(`${comparison.name} ...`);
+      lines.push(await compare(comparison, program, runs ?? comparison.runs));
+    }
+  } finally {
+    remove();
+  }
+  if (wanted('model')) {
+    console.error('model ...');
+    lines.push(...(await measureModel('cow-growth', { elapsedMs: 50 }, runs ?? 7)));
+    lines.push(...(await measureModel('full-random', { elapsedMs: 2000, peakRssGrowthMib: 300 }, runs ?? 3)));
+  }
+  if (values.json) {
+    const environment = {
+      kernel: os.release(),
+      arch: process.arch,
+      node: process.version,
+      cpu: os.cpus()[0]?.model ?? 'unknown',
+      cpus: os.availableParallelism(),
+      memTotalBytes: os.totalmem(),
+    };
+    console.log(JSON.stringify({ environment, benchmarks: lines }, null, 2));
+  } else {
+    printTable(lines);
+  }
+  if (lines.some((line) => !line.met)) process.exitCode = 1;
+}
+
+await main();

@@ -1,0 +1,54 @@
+/** Builds and drives floor.c. */
+import { execFileSync, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import readline from 'node:readline';
+
+/** Compiles floor.c and returns the program, and what removes it. */
+export function compileFloor() {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'cowlab-bench-'));
+  const program = path.join(directory, 'floor');
+  const remove = () => {
+    fs.rmSync(directory, { recursive: true, force: true });
+  };
+  try {
+    execFileSync('gcc', ['-O2', '-Wall', '-o', program, path.join(import.meta.dirname, 'floor.c')]);
+  } catch (error) {
+    remove();
+    throw error;
+  }
+  return { program, remove };
+}
+
+/** A running floor, which makes one run each time it is asked. */
+export class Floor {
+  #child;
+  #lines;
+
+  /**
+   * @param {string} program
+   * @param {(string | number)[]} args
+   */
+  constructor(program, args) {
+    this.#child = spawn(program, args.map(String), { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#lines = readline.createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+  }
+
+  /** The numbers of the next line that it says by itself. */
+  async read() {
+    const { value, done } = await this.#lines.next();
+    if (done) throw new Error(`${this.#child.spawnargs.join(' ')} ended early`);
+    return value.split(' ').map(Number);
+  }
+
+  async run() {
+    this.#child.stdin.write('\n');
+    return await this.read();
+  }
+
+  close() {
+    this.#child.stdin.end();
+    return Promise.resolve();
+  }
+}

@@ -1,0 +1,66 @@
+import { stripVTControlCharacters } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { explainReport, runExplain } from '../../lib/cli/explain.js';
+import { wrap } from '../../lib/report/paragraph.js';
+import { EXPLANATIONS } from '../../lib/experiments/explanations.js';
+
+describe('explanations', () => {
+  it('are there for the two headline experiments', () => {
+    expect(EXPLANATIONS.map(({ name }) => name)).toEqual(expect.arrayContaining(['enomem', 'cow-growth']));
+  });
+
+  it.each(EXPLANATIONS.map((explanation) => [explanation.name, explanation] as const))(
+    '%s has every part, is 80 columns wide and names its source',
+    (name, explanation) => {
+      const report = explainReport(explanation);
+      for (const line of report.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
+      const headings = [
+        'The claim',
+        'The mechanism',
+        'The formula',
+        'How to read the figures',
+        'What to do in practice',
+      ];
+      for (const heading of headings) expect(report).toContain(`\n${heading}\n`);
+      expect(report.startsWith(`${name}: `)).toBe(true);
+      expect(report).toContain(explanation.claim.source);
+      expect(explanation.claim.source).toMatch(/^https:\/\//);
+      expect(report).not.toContain('\u001b');
+      for (const list of [
+        explanation.mechanism,
+        explanation.formula.lines,
+        explanation.figures,
+        explanation.practice,
+      ]) {
+        expect(list.length).toBeGreaterThan(0);
+      }
+    },
+  );
+
+  it('colour only the headings, and only when asked', () => {
+    const { text } = runExplain('enomem', { color: true });
+    expect(text).toContain('\u001b[1mThe claim\u001b[22m');
+    expect(stripVTControlCharacters(text)).toBe(runExplain('enomem').text);
+  });
+});
+
+describe('runExplain', () => {
+  it('answers with exit code 0 and the data', () => {
+    expect(runExplain('cow-growth')).toMatchObject({ exitCode: 0, json: { name: 'cow-growth' } });
+  });
+
+  it('calls an unknown name bad input, and says the names there are', () => {
+    const output = runExplain('enomen');
+    expect(output.exitCode).toBe(2);
+    expect(output.text).toContain("'enomen'");
+    expect(output.text).toContain('enomem, cow-growth');
+  });
+});
+
+describe('wrap', () => {
+  it('breaks at spaces, indents, and leaves a long word whole', () => {
+    expect(wrap('aa bb cc', '- ', '  ', 7)).toBe('- aa bb\n  cc');
+    expect(wrap('a verylongword b', '', '', 5)).toBe('a\nverylongword\nb');
+    expect(wrap('')).toBe('');
+  });
+});
