@@ -11,7 +11,7 @@ import type { Machine, Process, Region } from '../lib/machine/machine.js';
 export interface Anchor {
   /** The claim. */
   name: string;
-  run(machine: Machine): Promise<void>;
+  run: (machine: Machine) => Promise<void>;
 }
 
 /** What one process shows of one region. */

@@ -10,8 +10,11 @@ import type { PageRange } from '../schema/arguments.js';
 
 const write = promisify(writeWithCallback);
 
-/** Pages written by one call of write(2). */
-const PAGES_PER_WRITE = 256;
+/**
+ * Pages written by one call of write(2). To a file, one: a longer write makes large folios in the page cache of
+ * ext4 (Linux 6.16) and its like, and a write fault on a shared mapping then maps a whole folio [finish_fault].
+ */
+const PAGES_PER_WRITE = { memfd: 256, file: 1 };
 
 export class FileObject {
   readonly backing: 'memfd' | 'file';
@@ -29,7 +32,7 @@ export class FileObject {
   async write(range?: PageRange): Promise<void> {
     const { first, pages } = requireRange(range, this.pages);
     const pageSize = native().pageSizeBytes;
-    const zeros = Buffer.alloc(Math.min(pages, PAGES_PER_WRITE) * pageSize);
+    const zeros = Buffer.alloc(Math.min(pages, PAGES_PER_WRITE[this.backing]) * pageSize);
     const end = (first + pages) * pageSize;
     for (let position = first * pageSize; position < end; ) {
       const { bytesWritten } = await write(this.#openFd(), zeros, 0, Math.min(zeros.length, end - position), position);

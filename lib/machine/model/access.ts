@@ -118,10 +118,15 @@ function readInOrder(world: World, mapping: Mapping, selection: Selection): Effe
 }
 
 /** The selected pages VMA by VMA, as pages of the object. */
-function byVma(mapping: Mapping, runs: readonly PageRun[]): { vma: Vma; selected: PageRun[] }[] {
+function byVma(mapping: Mapping, runs: readonly PageRun[]): { vma: Vma; selected: readonly PageRun[] }[] {
   return mapping.vmas
-    .map((vma) => ({ vma, selected: clipRuns(runs, vma).map((run) => toObject(mapping, run)) }))
+    .map((vma) => ({ vma, selected: toObjectRuns(mapping, clipRuns(runs, vma)) }))
     .filter(({ selected }) => selected.length > 0);
+}
+
+function toObjectRuns(mapping: Mapping, runs: readonly PageRun[]): readonly PageRun[] {
+  // A random selection is hundreds of thousands of runs: not copied without need.
+  return mapping.offset === 0 ? runs : runs.map((run) => toObject(mapping, run));
 }
 
 /** Charges what was allocated; returns the faults. */

@@ -14,8 +14,8 @@ export const mutations = [
   /** The fault-around window is 16 pages aligned, also when its start was clipped. */
   'fault-around-not-shifted',
   'zero-page-counts-in-rss',
-  /** A write to an anonymous page that only this process maps copies it. */
-  'no-reuse',
+  /** A write to an anonymous page takes the page over, also when others map it. */
+  'reuse-of-shared-pages',
   /** A write through a page table entry that a read has installed makes the page dirty for every mapper. */
   'shared-write-dirties-page',
   /** madvise(MADV_DONTNEED) forgets the anon_vma. */

@@ -19,30 +19,27 @@ export function observe(world: World, label: string): Observation {
 function observeRegion(world: World, mapping: Mapping): RegionObservation {
   const states = new StateRunBuilder();
   const perVma: Record<string, Figure>[] = [];
-  const counts: Record<PageState, number> = {
-    exclusive: 0,
-    shared: 0,
-    zero: 0,
-    swapped: 0,
-    'not-present': 0,
-    unknown: 0,
-  };
-  const views = new Map<number, PageView>();
+  const counts = { exclusive: 0, shared: 0, zero: 0, swapped: 0 };
+  let present = 0;
+  const views: PageView[] = [];
   let at = 0;
   for (const vma of mapping.vmas) {
     states.add(vma.first - at, 'not-present');
     const tally = tallyVma(mapping, vma, views, states);
     perVma.push(smapsOf(world, mapping, vma, tally));
+    for (const { view, pages } of tally) {
+      if (view.state === 'not-present') continue;
+      counts[view.state] += pages;
+      present += pages;
+    }
     at = endOf(vma);
   }
   states.add(mapping.pages - at, 'not-present');
-  for (const [pages, state] of states.runs) counts[state] += pages;
-  const { exclusive, shared, zero, swapped } = counts;
   return {
     region: mapping.region,
     pages: mapping.pages,
-    states: states.runs,
-    counts: { exclusive, shared, zero, swapped, 'not-present': counts['not-present'] },
+    states: states.finish(),
+    counts: { ...counts, 'not-present': mapping.pages - present },
     smapsKb: sumOverVmas(perVma),
     vmas: mapping.vmas.map(seen),
   };
@@ -54,7 +51,7 @@ function seen({ first, pages, protection, accounted, dontfork, wipeonfork }: Vma
 
 /** A page of one configuration as one mapping sees it. */
 interface PageView {
-  state: PageState;
+  state: 'exclusive' | 'shared' | 'zero' | 'not-present';
   anonymous: boolean;
   /** It is counted by smaps; the zero page is not [vm_normal_page]. */
   counted: boolean;
@@ -84,21 +81,20 @@ function viewOf(configuration: Configuration, mapping: number): PageView {
 /** How many pages of a VMA look so. */
 type Tally = { view: PageView; pages: number }[];
 
-function tallyVma(mapping: Mapping, vma: Vma, views: Map<number, PageView>, states: StateRunBuilder): Tally {
+function tallyVma(mapping: Mapping, vma: Vma, views: PageView[], states: StateRunBuilder): Tally {
   const { lineage } = mapping;
   const pagesBy = new Float64Array(lineage.table.size);
   const { first, pages } = toObject(mapping, vma);
   lineage.runs.forEach(first, first + pages, (number, start, end) => {
-    let view = views.get(number);
-    if (!view) views.set(number, (view = viewOf(lineage.table.get(number), mapping.id)));
+    const view = (views[number] ??= viewOf(lineage.table.get(number), mapping.id));
     pagesBy[number] = (pagesBy[number] ?? 0) + (end - start);
     states.add(end - start, view.state);
   });
   const tally: Tally = [];
-  for (const [number, view] of views) {
-    const count = pagesBy[number] ?? 0;
-    if (count > 0) tally.push({ view, pages: count });
-  }
+  pagesBy.forEach((count, number) => {
+    const view = views[number];
+    if (view && count > 0) tally.push({ view, pages: count });
+  });
   return tally;
 }
 
@@ -197,9 +193,10 @@ class StateRunBuilder {
     this.pages += pages;
   }
 
-  get runs(): StateRuns {
+  finish(): StateRuns {
     this.flush();
-    return this.finished;
+    // A copy has no spare room, which matters when thousands of observations are kept.
+    return this.finished.slice();
   }
 
   private flush(): void {

@@ -49,7 +49,8 @@ export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Muta
   // do_cow_fault() reads the page to copy from the page cache, which allocates it where there was a hole.
   if (!pte && mapping.cached) draft.allocateCache();
   // wp_can_reuse_anon_folio(): an anonymous page that nobody else maps is taken over, not copied.
-  const reusable = pte !== undefined && pte.frame >= 0 && draft.mapCount(pte.frame) === 1 && mutation !== 'no-reuse';
+  const reusable =
+    pte !== undefined && pte.frame >= 0 && (draft.mapCount(pte.frame) === 1 || mutation === 'reuse-of-shared-pages');
   const frame = reusable ? pte.frame : draft.newAnonymousFrame();
   draft.exclusive[frame] = true;
   draft.set({ mapping: mapping.id, frame, writable: true, dirty: true });

@@ -1,0 +1,189 @@
+/** Random programs for the property test: drawn as numbers, and made concrete by what exists when a step's turn comes. */
+import fc from 'fast-check';
+import { ProcessEndedError, SystemError } from '../../lib/errors.js';
+import type { Machine, MemoryObject, PageChoice, PageRange, Process, Region } from '../../lib/machine/machine.js';
+import type { Advice, Protection } from '../../lib/schema/step.js';
+
+export interface AbstractStep {
+  kind: (typeof KINDS)[number];
+  /** Drawn numbers; each kind takes from them what it needs. */
+  draw: number[];
+}
+
+/** As often as it stands here, so often is it drawn. */
+const KINDS = [
+  ...Array.from({ length: 4 }, () => 'map' as const),
+  ...Array.from({ length: 8 }, () => 'write' as const),
+  ...Array.from({ length: 7 }, () => 'read' as const),
+  ...Array.from({ length: 5 }, () => 'fork' as const),
+  ...Array.from({ length: 3 }, () => 'protect' as const),
+  ...Array.from({ length: 4 }, () => 'advise' as const),
+  'grow' as const,
+  'unmap' as const,
+  'end' as const,
+  'write-object' as const,
+  'observe' as const,
+  'observe' as const,
+];
+
+const MAX_PROCESSES = 7;
+const MAX_REGIONS = 5;
+const MAX_OBJECTS = 3;
+
+/** Lengths around what matters: the fault-around window (16) and the page table (512). */
+const LENGTHS = [1, 2, 15, 16, 17, 33, 40, 100, 511, 513, 600];
+const ADVICE: Advice[] = [
+  'dontfork',
+  'dofork',
+  'wipeonfork',
+  'keeponfork',
+  'dontneed',
+  'dontneed',
+  'populate-read',
+  'populate-write',
+];
+/** Mostly whole and writable: a program that dies at once tests little. */
+const PROTECTIONS: Protection[] = ['rw', 'rw', 'rw', 'rw', 'r', 'none'];
+
+export const programs = fc.array(
+  fc.record({
+    kind: fc.constantFrom(...KINDS),
+    draw: fc.array(fc.nat({ max: 2 ** 30 }), { minLength: 10, maxLength: 10 }),
+  }),
+  // 'max', or fast-check draws mostly short ones, which say little.
+  { minLength: 4, maxLength: 40, size: 'max' },
+) satisfies fc.Arbitrary<AbstractStep[]>;
+
+function pick<T>(items: readonly T[], draw: number): T | undefined {
+  return items.length === 0 ? undefined : items[draw % items.length];
+}
+
+function range(pages: number, a: number, b: number, c: number): PageRange {
+  // Half of the ranges are the whole region: parts are splits, which deserve their turn but not more.
+  if (a % 2 === 0) return {};
+  const first = b % pages;
+  return { first, pages: 1 + (c % (pages - first)) };
+}
+
+function choice(pages: number, draw: readonly number[]): PageChoice {
+  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = draw;
+  const part = range(pages, a, b, c);
+  const length = part.pages ?? pages;
+  const from = d % (length + 1);
+  const pattern = pick(['sequential', 'random', 'stride'] as const, e) ?? 'sequential';
+  return { ...part, pattern, seed: f, stride: 1 + (f % 20), from, to: from + (b % (length - from + 1)) };
+}
+
+/** Runs the program; a step that makes no sense any more is passed over. */
+class Interpreter {
+  readonly #regions: { region: Region; pages: number }[] = [];
+  readonly #objects: MemoryObject[] = [];
+  readonly #pages = new Map<string, number>();
+
+  constructor(readonly machine: Machine) {}
+
+  async run(steps: readonly AbstractStep[]): Promise<void> {
+    let observations = 0;
+    for (const step of steps) {
+      if (!this.machine.root.alive) return;
+      if (step.kind === 'observe') await this.machine.observe(`observation ${String(++observations)}`);
+      else await this.#attempt(step);
+    }
+    if (this.machine.root.alive) await this.machine.observe('end');
+  }
+
+  async #attempt({ kind, draw }: AbstractStep): Promise<void> {
+    try {
+      await this.#step(kind, draw);
+    } catch (error) {
+      // A refusal or a death is recorded in the trace; misuse was refused before anything happened.
+      const expected =
+        error instanceof SystemError ||
+        error instanceof ProcessEndedError ||
+        error instanceof RangeError ||
+        error instanceof TypeError;
+      if (!expected) throw error;
+    }
+  }
+
+  async #step(kind: AbstractStep['kind'], draw: readonly number[]): Promise<void> {
+    const [a = 0, b = 0, c = 0, d = 0] = draw;
+    const living = this.machine.processes.filter(({ alive }) => alive);
+    const process = pick(living, a) ?? this.machine.root;
+    if (kind === 'map') return this.#map(process, draw.slice(1));
+    if (kind === 'fork') {
+      if (this.machine.processes.length < MAX_PROCESSES) await process.fork();
+      return;
+    }
+    if (kind === 'end') {
+      // The root takes all others with it, so it is spared.
+      if (process !== this.machine.root) await (b % 2 === 0 ? process.exit(c % 256) : process.kill());
+      return;
+    }
+    if (kind === 'write-object') {
+      const object = pick(this.#objects, b);
+      await object?.write(range(object.pages, c, d, a));
+      return;
+    }
+    const target = pick(this.#regions, b);
+    if (!target) return;
+    const { region } = target;
+    const pages = this.#pages.get(`${process.name} ${region.name}`) ?? target.pages;
+    const rest = draw.slice(2);
+    switch (kind) {
+      case 'write':
+      case 'read':
+        await process[kind](region, choice(pages, rest));
+        return;
+      case 'protect':
+        await process.protect(region, pick(PROTECTIONS, d) ?? 'rw', range(pages, c, ...trio(rest)));
+        return;
+      case 'advise':
+        await process.advise(region, pick(ADVICE, d) ?? 'dontneed', range(pages, c, ...trio(rest)));
+        return;
+      case 'unmap':
+        await process.unmap(region, range(pages, c, ...trio(rest)));
+        return;
+      case 'grow':
+        await process.grow(region, pages + 1 + (c % 64));
+        this.#pages.set(`${process.name} ${region.name}`, pages + 1 + (c % 64));
+        return;
+    }
+  }
+
+  async #map(process: Process, draw: readonly number[]): Promise<void> {
+    if (this.#regions.length >= MAX_REGIONS) return;
+    const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = draw;
+    const pages = pick(LENGTHS, a) ?? 1;
+    const backing = b % 3 === 0 ? await this.#object(c, pages) : ('anonymous' as const);
+    const region = await process.map({
+      pages,
+      sharing: d % 2 === 0 ? 'private' : 'shared',
+      backing,
+      offset: backing === 'anonymous' ? 0 : c % 20,
+      protection: pick(PROTECTIONS, e) ?? 'rw',
+      populate: f % 5 === 0,
+      noreserve: f % 7 === 0,
+    });
+    this.#regions.push({ region, pages });
+  }
+
+  async #object(draw: number, pages: number): Promise<MemoryObject> {
+    if (this.#objects.length >= MAX_OBJECTS || (this.#objects.length > 0 && draw % 2 === 0)) {
+      const known = pick(this.#objects, draw);
+      if (known) return known;
+    }
+    const size = pages + (draw % 30);
+    const object = draw % 5 === 0 ? await this.machine.createFile(size) : await this.machine.createMemfd(size);
+    this.#objects.push(object);
+    return object;
+  }
+}
+
+function trio([, b = 0, c = 0]: readonly number[]): [number, number] {
+  return [b, c];
+}
+
+export async function runProgram(machine: Machine, steps: readonly AbstractStep[]): Promise<void> {
+  await new Interpreter(machine).run(steps);
+}

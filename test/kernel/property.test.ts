@@ -1,0 +1,59 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { describeCheck } from '../../lib/machine/compare.js';
+import type { Mutation } from '../../lib/machine/model/mutation.js';
+import { compareWithModel } from './property.js';
+import { programs } from './programs.js';
+
+const SEED = 20261122;
+const PROGRAMS = 300;
+
+function stepsOf(trace: Awaited<ReturnType<typeof compareWithModel>>['trace']): string {
+  return trace.map(({ step }, index) => `${String(index + 1)} ${JSON.stringify(step)}`).join('\n');
+}
+
+async function agreeOn(steps: Parameters<typeof compareWithModel>[0]): Promise<void> {
+  const { mismatches, trace, disturbed } = await compareWithModel(steps);
+  if (mismatches.length === 0 || disturbed.length > 0) return;
+  throw new Error(`${mismatches.slice(0, 8).map(describeCheck).join('\n')}\n\n${stepsOf(trace)}`);
+}
+
+if (process.env['COWLAB_SOAK'] === '1') {
+  test('kernel and model agree on random programs until stopped', async () => {
+    let [count, checks, pages, mismatched] = [0, 0, 0, 0];
+    let seed = Number(process.env['COWLAB_SEED'] ?? Date.now() % 2 ** 31);
+    console.log(`first seed ${String(seed)}`);
+    for (;;) {
+      for (const steps of fc.sample(programs, { seed: seed++, numRuns: 50 })) {
+        const result = await compareWithModel(steps);
+        count++;
+        checks += result.checks.length;
+        pages += result.pages;
+        if (result.mismatches.length > 0 && result.disturbed.length === 0) {
+          mismatched += result.mismatches.length;
+          console.log(result.mismatches.slice(0, 4).map(describeCheck).join('\n'));
+          console.log(stepsOf(result.trace));
+        }
+      }
+      const figures = `${String(checks)} figures and ${String(pages)} pages checked`;
+      console.log(`${String(count)} programs, ${figures}, ${String(mismatched)} mismatches`);
+    }
+  });
+} else {
+  test(
+    `kernel and model agree on every page, figure and fault of ${String(PROGRAMS)} random programs`,
+    { timeout: 600_000 },
+    async () => {
+      await fc.assert(fc.asyncProperty(programs, agreeOn), { seed: SEED, numRuns: PROGRAMS, endOnFailure: false });
+    },
+  );
+
+  const mutations: Mutation[] = ['av-set-by-reads'];
+  test.each(mutations)('a model with the wrong rule %s is caught by the same programs', async (mutation) => {
+    for (const steps of fc.sample(programs, { seed: SEED, numRuns: 200 })) {
+      const { mismatches } = await compareWithModel(steps, { mutation });
+      if (mismatches.length > 0) return;
+    }
+    expect.unreachable(`no program noticed the wrong rule ${mutation}`);
+  });
+}

@@ -1,0 +1,42 @@
+/** One random program on the kernel and on the model, every figure compared. */
+import { compareTraces } from '../../lib/machine/compare.js';
+import { openMachine, replayOnModel } from '../../lib/machine/open.js';
+import type { ModelOptions } from '../../lib/machine/model/backend.js';
+import type { HostFacts } from '../../lib/schema/facts.js';
+import type { Check } from '../../lib/schema/result.js';
+import type { Trace } from '../../lib/schema/step.js';
+import { runProgram } from './programs.js';
+import type { AbstractStep } from './programs.js';
+
+export interface Comparison {
+  trace: Trace;
+  facts: HostFacts;
+  checks: Check[];
+  mismatches: Check[];
+  /** Page states compared, one for each page of each region of each process of each observation. */
+  pages: number;
+  /** Swap and its like: the program's figures then prove nothing. */
+  disturbed: string[];
+}
+
+export async function runOnKernel(steps: readonly AbstractStep[]): Promise<Pick<Comparison, 'trace' | 'facts' | 'disturbed'>> {
+  const machine = await openMachine();
+  try {
+    await runProgram(machine, steps);
+    return { trace: machine.trace, facts: machine.facts, disturbed: machine.disturbances() };
+  } finally {
+    await machine.close();
+  }
+}
+
+export async function compareWithModel(steps: readonly AbstractStep[], options?: ModelOptions): Promise<Comparison> {
+  const run = await runOnKernel(steps);
+  const checks = compareTraces(await replayOnModel(run.trace, run.facts, options), run.trace);
+  let pages = 0;
+  for (const { outcome } of run.trace) {
+    for (const process of outcome.observation?.processes ?? []) {
+      for (const region of process.regions) pages += region.pages;
+    }
+  }
+  return { ...run, checks, pages, mismatches: checks.filter(({ pass }) => pass === false) };
+}
