@@ -43,7 +43,7 @@ export { defineExperiment, parseParams } from './experiments/define.js';
 export type { AnyExperiment, Experiment, ParamSpec, ParamSpecs, RunContext } from './experiments/define.js';
 export { experiments } from './experiments/catalogue.js';
 export { predictExperiment, runExperiment } from './experiments/run.js';
-export { predictFork } from './experiments/predict.js';
+export { predictFork } from './machine/linux/predict.js';
 
 export type { Figure, Range, Unknown } from './schema/figure.js';
 export type { HostFacts } from './schema/facts.js';

@@ -421,6 +421,18 @@ export const anchors: Anchor[] = [
     },
   },
   {
+    name: 'populating shared memory for writing makes pages that are mapped already dirty for all, without a fault',
+    async run(machine) {
+      const { root } = machine;
+      const region = await root.map({ pages: 10, sharing: 'shared' });
+      const child = await root.fork();
+      await root.read(region);
+      await child.read(region);
+      expect(await minorFaults(child.advise(region, 'populate-write'))).toBe(0);
+      await expectRegion(machine, root, region, { Shared_Dirty: 40, Shared_Clean: 0 });
+    },
+  },
+  {
     name: 'WIPEONFORK is refused for shared memory',
     async run(machine) {
       const region = await machine.root.map({ pages: 2, sharing: 'shared' });

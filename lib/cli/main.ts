@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { FeatureUnavailableError } from '../errors.js';
 import { experiments } from '../experiments/catalogue.js';
-import { predictFork } from '../experiments/predict.js';
+import { predictFork } from '../machine/linux/predict.js';
 import { examineHost } from '../proc/doctor.js';
 import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
 import type { CommandOutput } from '../report/paragraph.js';
@@ -13,7 +13,6 @@ import { runDoctor } from './doctor.js';
 import { runExplain } from './explain.js';
 import { EXIT, UsageError, exitCodeOf, note, print, printJson, wantsColor } from './output.js';
 import { runPredict } from './predict.js';
-import { replayCommand } from './replay.js';
 import type { ReplayFlags } from './replay.js';
 import { runCommand } from './run.js';
 import type { RunFlags } from './run.js';
@@ -90,6 +89,8 @@ function build(): Command {
     .option('--json', 'JSON on standard output')
     .option('--model', 'repeat them on the model, with the recorded facts')
     .action(async (path: string, flags: ReplayFlags) => {
+      // Loaded when needed: the validation of results is half of the start-up time.
+      const { replayCommand } = await import('./replay.js');
       exitCode = await replayCommand(path, flags);
     });
   program

@@ -1,5 +1,5 @@
 /** `cowlab predict`: what would a fork charge, VMA by VMA, and would it succeed here? */
-import { binaryBytes, type ChargeReason, type ForkPrediction, type VmaCharge } from '../experiments/predict.js';
+import { binaryBytes, type ChargeReason, type ForkPrediction, type VmaCharge } from '../machine/linux/predict.js';
 import {
   paint,
   printable,

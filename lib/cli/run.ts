@@ -115,6 +115,14 @@ async function runAll(planned: readonly Planned[], flags: RunFlags): Promise<Res
   return results;
 }
 
+function openForWriting(path: string): number {
+  try {
+    return openSync(path, 'w');
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
+}
+
 const EXIT_OF: Record<Verdict, number> = { pass: EXIT.ok, fail: EXIT.failed, inconclusive: EXIT.failed, skip: EXIT.unavailable };
 
 /** @returns The exit code: the worst of all, failures before skips. */
@@ -127,7 +135,7 @@ export async function runCommand(names: readonly string[], flags: RunFlags): Pro
     return EXIT.ok;
   }
   // Files are opened before anything is measured: a bad path must not cost a run.
-  const files = (flags.exportJson ?? []).map((path) => openSync(path, 'w'));
+  const files = (flags.exportJson ?? []).map(openForWriting);
   process.once('SIGINT', () => void interrupt());
   process.once('SIGTERM', () => void interrupt());
   const results = await runAll(planned, flags);

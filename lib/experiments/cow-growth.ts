@@ -98,7 +98,7 @@ class Recorder {
     this.#before ??= pss;
     const copied = difference(pss, this.#before);
     this.figures.push({ name: `${label}: sum of Pss`, unit: 'kB', value: pss, headline: false });
-    this.figures.push({ name: `${label}: growth of the sum of Pss`, unit: 'kB', value: copied, headline: true });
+    this.figures.push({ name: `${label}: growth of the sum of Pss`, unit: 'kB', value: copied, headline: label === '100%' });
     this.figures.push({ name: `${label}: minor faults`, unit: 'faults', value: faults, headline: false });
     this.pssMb.push(approximately(pss) / 1024);
     this.rssMb.push(approximately(rss) / 1024);
@@ -186,7 +186,7 @@ function findings({ machine }: RunContext<typeof params>, recorder: Recorder): F
     ],
     tables: [
       {
-        title: 'As the shares are written (growth is of the sum of Pss: memory really taken)',
+        title: 'Share by share',
         columns: ['share', 'faults', 'sum of Rss', 'sum of Pss', 'growth', 'exclusive*', 'shared*'],
         rows: recorder.rows,
       },
@@ -203,7 +203,9 @@ function findings({ machine }: RunContext<typeof params>, recorder: Recorder): F
         ],
       },
     ],
-    notes: ['* pages of the first child (of the parent before the fork)'],
+    notes: [
+      'Growth is that of the sum of Pss: memory really taken. * Pages of the first child (before the fork: the parent).',
+    ],
   };
 }
 
@@ -221,7 +223,7 @@ export const cowGrowth = defineExperiment({
     const copies = values.sharing === 'shared' ? 0 : values.overlap === 'disjoint' ? 1 : Math.min(writers, values.children);
     const unit = facts.pageSizeBytes;
     if (values.size % unit !== 0) {
-      return { memoryBytes: 0, lacking: `size must be a multiple of the page size, ${String(unit)} bytes` };
+      throw new RangeError(`size must be a multiple of the page size, ${String(unit)}, not ${String(values.size)}`);
     }
     return { memoryBytes: values.size * (1 + copies) };
   },

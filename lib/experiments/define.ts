@@ -56,6 +56,7 @@ export interface Experiment<S extends ParamSpecs = ParamSpecs> {
   title: string;
   claim: { text: string; source: string };
   params: S;
+  /** @throws RangeError for parameters that make no sense together or on this host. */
   needs(params: ParamsOf<S>, facts: HostFacts): Needs;
   run(context: RunContext<S>): Promise<Findings>;
   /** @param agreed Whether every check passed. */

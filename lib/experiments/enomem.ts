@@ -3,7 +3,7 @@ import { SystemError } from '../errors.js';
 import type { Machine, Process } from '../machine/machine.js';
 import type { Figure } from '../schema/figure.js';
 import type { HostFacts } from '../schema/facts.js';
-import type { Findings, NamedFigure } from '../schema/result.js';
+import type { Findings, NamedFigure, Plot } from '../schema/result.js';
 import type { Failure } from '../schema/step.js';
 import { formatBytes, formatCount } from '../schema/units.js';
 import { defineExperiment } from './define.js';
@@ -73,10 +73,11 @@ function noreserve(pages: number): Layout {
 }
 
 /** The most pages that fork, found by bisection between one that does and one that does not. */
-async function bisect(machine: Machine, high: number, uncertainForks: boolean): Promise<number> {
+async function bisect(machine: Machine, high: number, uncertainForks: boolean, tried: number[]): Promise<number> {
   let [forks, fails] = [1, high];
   while (fails - forks > 1) {
     const middle = Math.floor((forks + fails) / 2);
+    tried.push(middle);
     const { result } = await attempt(machine, oneVma(middle));
     if (result === 'forks' || (result === 'uncertain' && uncertainForks)) forks = middle;
     else fails = middle;
@@ -96,13 +97,17 @@ function hopelessPages(facts: HostFacts): number | undefined {
   }
 }
 
-async function findThreshold(machine: Machine): Promise<Figure> {
+/** @param tried Receives the page counts of the attempts. */
+async function findThreshold(machine: Machine, tried: number[]): Promise<Figure> {
   const high = hopelessPages(machine.facts);
   if (high === undefined) return { unknown: 'vm.overcommit_memory is 1: the commit rules refuse no fork' };
+  tried.push(high);
   const { result } = await attempt(machine, oneVma(high));
   if (result !== 'refused') return { unknown: `a fork with ${formatCount(high)} pages succeeded` };
-  const sure = await bisect(machine, high, false);
-  const possible = await bisect(machine, high, true);
+  const sure = await bisect(machine, high, false, tried);
+  // Nothing is uncertain to the kernel, nor to the model in the default mode: then once is enough.
+  const doubted = machine.trace.some(({ outcome }) => outcome.uncertain !== undefined);
+  const possible = doubted ? await bisect(machine, high, true, []) : sure;
   const why = 'the kernel judges by a per-CPU counter that may lag by a batch on each CPU (MODEL.md rule 14)';
   return sure === possible ? sure : { min: sure, max: possible, why };
 }
@@ -112,8 +117,36 @@ function describe(result: Attempt): string {
 }
 
 function asFigure(name: string, attempted: Attempt): NamedFigure {
-  if (attempted.result === 'uncertain') return { name, unit: 'forks', value: { min: 0, max: 1, why: 'uncertain' }, headline: true };
-  return { name, unit: 'forks', value: attempted.result === 'forks' ? 1 : 0, headline: true };
+  if (attempted.result === 'uncertain') return { name, unit: 'forks', value: { min: 0, max: 1, why: 'uncertain' }, headline: false };
+  return { name, unit: 'forks', value: attempted.result === 'forks' ? 1 : 0, headline: false };
+}
+
+function layouts(edge: number): [name: string, layout: Layout][] {
+  return [
+    [`one VMA of ${formatCount(edge)} pages`, oneVma(edge)],
+    ['one VMA, one page more', oneVma(edge + 1)],
+    ['as much, in two VMAs', twoVmas(edge + 1)],
+    ['as much, one page of it MADV_DONTFORK', oneVma(edge + 1, 1)],
+    ['as much, MAP_NORESERVE', noreserve(edge + 1)],
+  ];
+}
+
+function plotAttempts(tried: readonly number[], facts: HostFacts): Plot[] {
+  if (tried.length === 0) return [];
+  const gib = (pages: number): number => (pages * facts.pageSizeBytes) / 2 ** 30;
+  const memory = facts.memTotalPages + facts.swapTotalPages;
+  return [
+    {
+      title: 'The search: GiB of the one VMA at each attempt',
+      xLabel: 'attempt',
+      yLabel: 'GiB',
+      x: tried.map((_, index) => index + 1),
+      series: [
+        { name: 'RAM plus swap', y: tried.map(() => gib(memory)) },
+        { name: 'tried', y: tried.map(gib) },
+      ],
+    },
+  ];
 }
 
 const MODE_NAMES = ['0 (heuristic, the default)', '1 (always)', '2 (never, strict)'] as const;
@@ -138,7 +171,8 @@ export const enomem = defineExperiment({
   async run({ machine, progress, sample }): Promise<Findings> {
     const { facts } = machine;
     progress('searching for the page count at which fork starts to fail');
-    const threshold = await findThreshold(machine);
+    const tried: number[] = [];
+    const threshold = await findThreshold(machine, tried);
     const edge =
       typeof threshold === 'number'
         ? threshold
@@ -147,26 +181,26 @@ export const enomem = defineExperiment({
           : facts.memTotalPages + facts.swapTotalPages;
 
     progress('forking with other layouts of the same amount');
-    const cases: [name: string, layout: Layout][] = [
-      [`one VMA of ${formatCount(edge)} pages`, oneVma(edge)],
-      ['one VMA, one page more', oneVma(edge + 1)],
-      ['the same amount in two VMAs', twoVmas(edge + 1)],
-      ['one page of it MADV_DONTFORK', oneVma(edge + 1, 1)],
-      ['all of it MAP_NORESERVE', noreserve(edge + 1)],
+    const figures: NamedFigure[] = [
+      { name: 'largest VMA that forks', unit: 'pages', value: threshold, headline: true },
     ];
-    const figures: NamedFigure[] = [{ name: 'largest VMA that forks', unit: 'pages', value: threshold, headline: true }];
     const rows: (string | number)[][] = [];
     const notes: string[] = [];
-    const mode = MODE_NAMES[facts.overcommitMode];
-    notes.push(`vm.overcommit_memory is ${mode}. No page of these regions is ever touched.`);
-    for (const [name, layout] of cases) {
+    for (const [name, layout] of layouts(edge)) {
       const attempted = await attempt(machine, layout);
       figures.push(asFigure(name, attempted));
       rows.push([name, describe(attempted)]);
       sample({ layout: name, result: describe(attempted) });
-      if (attempted.result === 'refused' && attempted.failure.why !== undefined) notes.push(attempted.failure.why);
+      const why = attempted.result === 'refused' ? attempted.failure.why : undefined;
+      if (why !== undefined) notes.push(`Why: ${why}`);
     }
-    return { figures, tables: [{ title: 'What forks', columns: ['memory of the parent', 'fork'], rows }], plots: [], notes };
+    notes.push(`vm.overcommit_memory is ${MODE_NAMES[facts.overcommitMode]}. No page of these regions was touched.`);
+    return {
+      figures,
+      tables: [{ title: 'What forks', columns: ['memory of the parent', 'fork'], rows }],
+      plots: plotAttempts(tried, facts),
+      notes,
+    };
   },
 
   conclude(findings, agreed, _params, facts) {

@@ -65,14 +65,14 @@ const ENOMEM: Explanation = {
     ],
   },
   figures: [
-    ['predicted threshold', 'The largest VMA, in pages, with which fork works by the rule: MemTotal + SwapTotal.'],
     [
-      'measured threshold',
-      'The largest VMA with which fork worked here; one page more gave ENOMEM. The two are equal, or something is wrong with the rule.',
+      'largest VMA that forks',
+      'Predicted: MemTotal + SwapTotal, by the rule. Measured: found by bisection; one page more gave ENOMEM. ' +
+        'The two are equal, or something is wrong with the rule.',
     ],
-    ['two VMAs', 'The same pages in two VMAs: fork works, since each is judged alone.'],
-    ['dontfork', 'A part marked MADV_DONTFORK is neither copied nor asked for: fork works.'],
-    ['noreserve', 'A MAP_NORESERVE mapping is not accounted in modes 0 and 1: fork works. Mode 2 ignores the flag.'],
+    ['in two VMAs', 'The same pages and one more, in two VMAs: fork works, since each is judged alone.'],
+    ['MADV_DONTFORK', 'A page so marked is neither copied nor asked for: what is left is just small enough.'],
+    ['MAP_NORESERVE', 'A MAP_NORESERVE mapping is not accounted in modes 0 and 1: fork works. Mode 2 ignores the flag.'],
   ],
   practice: [
     "Ask first: 'cowlab predict --pid N' adds up what a fork of that process would charge and says whether it would succeed.",

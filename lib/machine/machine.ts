@@ -82,6 +82,8 @@ export interface Process {
   readonly alive: boolean;
   /** How it ended; undefined while it lives. */
   readonly ended: ExitStatus | undefined;
+  /** The regions that it has, with the length of each in pages. */
+  readonly regions: ReadonlyMap<Region, number>;
   map(spec: MapSpec): Promise<Region>;
   /** Writes into each chosen page. Rejects with ProcessEndedError if the process dies of it. */
   write(region: Region, choice?: PageChoice): Promise<Access>;

@@ -75,6 +75,12 @@ class ProgramProcess implements Process {
     return this.ended === undefined;
   }
 
+  get regions(): ReadonlyMap<Region, number> {
+    if (this.ended) return new Map();
+    const { machine, holdings } = this;
+    return new Map([...holdings].map(([name, { pages }]) => [machine.regionNamed(name), pages]));
+  }
+
   map(spec: MapSpec): Promise<Region> {
     return this.machine.inTurn(async () => {
       this.#requireLiving();
@@ -231,7 +237,7 @@ export class ProgramMachine implements Machine {
   readonly root: Process;
   readonly #backend: Backend;
   readonly #processes: ProgramProcess[] = [];
-  readonly #regions = new Set<Region>();
+  readonly #regions = new Map<string, Region>();
   readonly #trace: Trace = [];
   readonly #counters = new Map<string, number>();
   #turn: Promise<unknown> = Promise.resolve();
@@ -328,13 +334,20 @@ export class ProgramMachine implements Machine {
 
   /** @internal */
   addRegion(region: Region): Region {
-    this.#regions.add(region);
+    this.#regions.set(region.name, region);
+    return region;
+  }
+
+  /** @internal */
+  regionNamed(name: string): Region {
+    const region = this.#regions.get(name);
+    if (!region) throw new Error(`there is no region ${name}`);
     return region;
   }
 
   /** @internal */
   nameOf(region: Region): string {
-    if (!this.#regions.has(region)) throw new TypeError('region is not a region of this machine');
+    if (this.#regions.get(region.name) !== region) throw new TypeError('region is not a region of this machine');
     return region.name;
   }
 

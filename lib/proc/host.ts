@@ -3,6 +3,7 @@ import { errnoName, native } from '../native.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { NativeProbes, Probe } from './doctor.js';
 import { collectHostFacts } from './facts.js';
+import { commitFigures, readMeminfo } from './meminfo.js';
 
 /** The facts for predicting what the kernel will do to a process and its descendants. */
 export function readHostFacts(pid: number): HostFacts {
@@ -37,4 +38,9 @@ export function tryNativeProbes(): NativeProbes {
 /** The page size of this machine in bytes. */
 export function pageSizeBytes(): number {
   return native().pageSizeBytes;
+}
+
+/** Committed_AS in pages, as it stands now. */
+export function readCommittedPages(): number {
+  return commitFigures(readMeminfo(), native().pageSizeBytes).committedAsPages;
 }

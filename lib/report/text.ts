@@ -23,6 +23,22 @@ function tableText({ title, columns, rows }: Table): string {
   return `${title}\n${printed}`;
 }
 
+/** The measured tables; where the model's are the same, that is said and they are not shown twice. */
+function tablesText({ prediction, measurement }: ResultDocument): string[] {
+  if (!measurement || !prediction) return (measurement ?? prediction)?.tables.map(tableText) ?? [];
+  return measurement.tables.flatMap((measured, index) => {
+    const predicted = prediction.tables[index];
+    if (!predicted) return [tableText(measured)];
+    if (JSON.stringify(predicted) === JSON.stringify(measured)) {
+      return [tableText({ ...measured, title: `${measured.title}: measured, exactly as predicted` })];
+    }
+    return [
+      tableText({ ...measured, title: `${measured.title}: measured` }),
+      tableText({ ...predicted, title: `${predicted.title}: predicted` }),
+    ];
+  });
+}
+
 function headlineTable({ prediction, measurement }: ResultDocument): string | undefined {
   const shown = (measurement ?? prediction)?.figures.filter(({ headline }) => headline) ?? [];
   if (shown.length === 0) return undefined;
@@ -35,7 +51,7 @@ function headlineTable({ prediction, measurement }: ResultDocument): string | un
 }
 
 /** Lines are stretched to this many characters: a chart of seven points would be seven characters wide. */
-const PLOT_COLUMNS = 48;
+const PLOT_COLUMNS = 44;
 const PLOT_HEIGHT = 8;
 
 function stretch(values: readonly number[]): number[] {
@@ -56,7 +72,7 @@ function plotText({ title, series }: Plot): string | undefined {
   const lines = asciichart
     .plot(
       finite.map(({ y }) => stretch(y)),
-      { height: PLOT_HEIGHT, min, max, format: (value) => value.toFixed(0).padStart(8) },
+      { height: PLOT_HEIGHT, min, max, format: (value) => value.toFixed(max < 16 ? 1 : 0).padStart(8) },
     )
     .split('\n');
   // Each line carries its name at its end, so that no colour is needed to tell them apart.
@@ -95,7 +111,7 @@ export function renderText(result: ResultDocument, options: TextOptions = {}): s
     paint('bold', wrap(result.title, `${result.experiment}: `, '  '), options),
     [wrap(claim.text, 'Claim: ', '       '), `       ${claim.source}`, `Host:  ${kernel}`].join('\n'),
     headlineTable(result),
-    ...(findings?.tables.map(tableText) ?? []),
+    ...tablesText(result),
     ...(findings?.plots.map(plotText) ?? []),
     findings?.notes.map((note) => wrap(note, '', '  ')).join('\n'),
     failedChecks(result),

@@ -1,4 +1,5 @@
 /** Checks of what callers pass: every error names the argument, and nothing has happened before it is thrown. */
+import { MAX_RANDOM_PAGES } from './selection.js';
 import type { Pattern, Selection } from './selection.js';
 
 function show(value: unknown): string {
@@ -78,6 +79,7 @@ export function requireRange(
 export function requireSelection(choice: PageChoice | undefined, regionPages: number): Selection {
   const { first, pages } = requireRange(choice, regionPages, 0);
   const pattern = requireOneOf('pattern', choice?.pattern ?? 'sequential', ['sequential', 'random', 'stride']);
+  if (pattern === 'random') requireInteger('pages of a random pattern', pages, 0, MAX_RANDOM_PAGES);
   const seed = pattern === 'random' ? requireInteger('seed', choice?.seed ?? 1, 0, 2 ** 32 - 1) : 0;
   const stride = pattern === 'stride' ? requireInteger('stride', choice?.stride ?? 2, 1, MAX_REGION_PAGES) : 1;
   const to = requireInteger('to', choice?.to ?? pages, 0, pages);

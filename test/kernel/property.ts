@@ -29,9 +29,15 @@ export async function runOnKernel(steps: readonly AbstractStep[]): Promise<Pick<
   }
 }
 
-export async function compareWithModel(steps: readonly AbstractStep[], options?: ModelOptions): Promise<Comparison> {
+/** The figures of a recorded program in which model and kernel differ. */
+export async function mismatchesOf({ trace, facts }: Pick<Comparison, 'trace' | 'facts'>, options?: ModelOptions) {
+  const checks = compareTraces(await replayOnModel(trace, facts, options), trace);
+  return checks.filter(({ pass }) => pass === false);
+}
+
+export async function compareWithModel(steps: readonly AbstractStep[]): Promise<Comparison> {
   const run = await runOnKernel(steps);
-  const checks = compareTraces(await replayOnModel(run.trace, run.facts, options), run.trace);
+  const checks = compareTraces(await replayOnModel(run.trace, run.facts), run.trace);
   let pages = 0;
   for (const { outcome } of run.trace) {
     for (const process of outcome.observation?.processes ?? []) {

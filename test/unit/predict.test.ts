@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { TOP_VMAS, predictReport, runPredict } from '../../lib/cli/predict.js';
-import { binaryBytes, chargesOf, predictFork, type ForkPrediction } from '../../lib/experiments/predict.js';
+import { binaryBytes, chargesOf, predictFork, type ForkPrediction } from '../../lib/machine/linux/predict.js';
 import { parseSmaps } from '../../lib/proc/smaps.js';
 import type { HostFacts } from '../../lib/schema/facts.js';
 

@@ -5,13 +5,14 @@ import type { FileObject } from '../../api/file-object.js';
 import { fork } from '../../api/forked-process.js';
 import type { ForkedProcess, ForkedRegion, Placement } from '../../api/forked-process.js';
 import type { EndingSignal } from '../../api/exit-status.js';
-import { readHostFacts } from '../../proc/host.js';
+import { readCommittedPages, readHostFacts } from '../../proc/host.js';
 import { readMeminfo } from '../../proc/meminfo.js';
 import type { HostFacts } from '../../schema/facts.js';
 import { selectionCount } from '../../schema/selection.js';
 import type { Outcome, Step, StepOf } from '../../schema/step.js';
 import type { Backend } from '../machine.js';
 import { observeProcess } from './observe.js';
+import { explainRefusal } from './predict.js';
 
 /** Less than this is not worth asking /proc/meminfo about. */
 const SMALL_BYTES = 16 * 2 ** 20;
@@ -147,7 +148,14 @@ export class LinuxBackend implements Backend {
 
   async #fork(step: StepOf<'fork'>): Promise<Outcome> {
     const { process, regions } = this.#tracked(step.process);
-    const child = await process.fork();
+    let child: ForkedProcess;
+    try {
+      child = await process.fork();
+    } catch (error) {
+      const code = error instanceof SystemError ? error.code : undefined;
+      if (code !== 'ENOMEM' && code !== 'EAGAIN') throw error;
+      return { failure: explainRefusal(process.pid, code, { ...this.facts, committedPages: readCommittedPages() }) };
+    }
     this.#processes.set(step.child, { process: child, regions: new Map(regions) });
     return { elapsedNs: child.forkNs };
   }

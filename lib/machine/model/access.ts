@@ -1,12 +1,12 @@
 /** Reads and writes of memory, by the process itself and by the kernel on its behalf (populate). */
 import type { Figure } from '../../schema/figure.js';
-import { pageAt, type PageRun, type Selection, selectedRuns } from '../../schema/selection.js';
+import { pageOrder, type PageRun, type Selection, selectedRuns } from '../../schema/selection.js';
 import type { Outcome } from '../../schema/step.js';
 import { pteOf } from './configuration.js';
 import { ReadSimulation } from './fault.js';
 import type { Effect } from './lineage.js';
 import { backedPages, endProcess, type Mapping, type ModelProcess, toObject, type World } from './process.js';
-import { readMissing, writePrivate, writeShared } from './transitions.js';
+import { populateShared, readMissing, writePrivate, writeShared } from './transitions.js';
 import { clipRuns, endOf, overlap, prepareAnonVma, type Vma } from './vma.js';
 
 export type AccessKind = 'read' | 'write';
@@ -23,7 +23,7 @@ export function access(
 ): Outcome {
   const fatal = firstFatal(mapping, kind, selection);
   const survived = fatal ? { ...selection, to: fatal.position } : selection;
-  const minorFaults = touch(world, mapping, kind, survived);
+  const minorFaults = touch(world, mapping, kind, survived, writeShared);
   if (!fatal) return { minorFaults, majorFaults: 0 };
   endProcess(world, process);
   return { ended: { signal: fatal.signal } };
@@ -31,7 +31,7 @@ export function access(
 
 /** Touches every page of a range, in order, as the kernel does to populate it; all pages must be permitted. */
 export function touchRange(world: World, mapping: Mapping, kind: AccessKind, range: PageRun): Figure {
-  return touch(world, mapping, kind, wholeRange(range));
+  return touch(world, mapping, kind, wholeRange(range), populateShared);
 }
 
 export function wholeRange({ first, pages }: PageRun): Selection {
@@ -53,8 +53,9 @@ function firstFatal(
   const allowedPages = allowed.reduce((total, { pages }) => total + pages, 0);
   const end = backedPages(mapping);
   if (allowedPages === whole.pages && endOf(whole) <= end) return undefined;
+  const pageAt = pageOrder(selection);
   for (let position = selection.from; position < selection.to; position++) {
-    const page = pageAt(selection, position);
+    const page = pageAt(position);
     // access_error() is asked first [do_user_addr_fault]; then the memory behind [shmem_fault, filemap_fault].
     if (!allowed.some((range) => page >= range.first && page < endOf(range))) return { position, signal: 'SIGSEGV' };
     if (page >= end) return { position, signal: 'SIGBUS' };
@@ -62,16 +63,22 @@ function firstFatal(
   return undefined;
 }
 
-/** Returns the minor faults. */
-function touch(world: World, mapping: Mapping, kind: AccessKind, selection: Selection): Figure {
+/** Returns the minor faults. @param onShared What a write does to a page of a shared mapping. */
+function touch(
+  world: World,
+  mapping: Mapping,
+  kind: AccessKind,
+  selection: Selection,
+  onShared: typeof writeShared,
+): Figure {
   if (selection.from >= selection.to) return 0;
   const runs = selectedRuns(selection);
-  if (kind === 'write') return write(world, mapping, runs);
+  if (kind === 'write') return write(world, mapping, runs, onShared);
   const effect = mapping.cached ? readInOrder(world, mapping, selection) : readAnonymous(world, mapping, runs);
   return settle(world, mapping, effect);
 }
 
-function write(world: World, mapping: Mapping, runs: readonly PageRun[]): Figure {
+function write(world: World, mapping: Mapping, runs: readonly PageRun[], onShared: typeof writeShared): Figure {
   const effect: Effect = { faults: 0, allocated: 0 };
   let alreadyWritable = 0;
   for (const { vma, selected } of byVma(mapping, runs)) {
@@ -79,7 +86,7 @@ function write(world: World, mapping: Mapping, runs: readonly PageRun[]): Figure
       alreadyWritable += mapping.lineage.countPages(selected, (page) => pteOf(page, mapping.id)?.writable === true);
     }
     const part = mapping.lineage.apply(selected, (draft) =>
-      mapping.shared ? writeShared(draft, mapping, world.mutation) : writePrivate(draft, mapping, world.mutation),
+      mapping.shared ? onShared(draft, mapping, world.mutation) : writePrivate(draft, mapping, world.mutation),
     );
     // vmf_anon_prepare() is called by every private write fault, and by no other fault.
     if (!mapping.shared && part.faults > 0) prepareAnonVma(mapping.vmas, vma);
@@ -104,9 +111,10 @@ function readAnonymous(world: World, mapping: Mapping, runs: readonly PageRun[])
 
 function readInOrder(world: World, mapping: Mapping, selection: Selection): Effect {
   const simulation = new ReadSimulation(world, mapping);
+  const pageAt = pageOrder(selection);
   let vma: Vma | undefined;
   for (let position = selection.from; position < selection.to; position++) {
-    const page = pageAt(selection, position);
+    const page = pageAt(position);
     if (!vma || page < vma.first || page >= endOf(vma)) {
       vma = mapping.vmas.find((each) => page >= each.first && page < endOf(each));
       if (!vma) throw new RangeError(`page ${page} of ${mapping.region} is not mapped`);

@@ -67,6 +67,17 @@ export function writeShared(draft: Draft, mapping: MappingKind, mutation?: Mutat
   return faults;
 }
 
+/**
+ * MADV_POPULATE_WRITE on a shared mapping. A page that is writable already is not written, but follow_page_pte() calls
+ * set_page_dirty() where neither entry nor folio are dirty (FOLL_TOUCH with FOLL_WRITE).
+ */
+export function populateShared(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
+  const pte = draft.pte(mapping.id);
+  if (!pte?.writable) return writeShared(draft, mapping, mutation);
+  if (!pte.dirty) draft.dirtyCache();
+  return 0;
+}
+
 /** Removes the page table entry; its dirty bit goes to the folio [zap_present_folio_ptes]. */
 export function zap(draft: Draft, mapping: number): void {
   const pte = draft.pte(mapping);

@@ -2,21 +2,23 @@
  * `cowlab predict`: what would a fork of a process charge, VMA by VMA, and would it succeed here? Nothing is forked:
  * the charges are read from the VmFlags of smaps, and the model's admission rules judge them (MODEL.md rules 12, 13).
  */
-import { FeatureUnavailableError } from '../errors.js';
-import { admitFork, strictLimitPages, type AdmissionRule } from '../machine/model/admission.js';
-import { inInitialUserNamespace, readForkFailureEvidence } from '../proc/fork-evidence.js';
+import { FeatureUnavailableError } from '../../errors.js';
+import { admitFork, strictLimitPages, type AdmissionRule } from '../model/admission.js';
+import { inInitialUserNamespace, readForkFailureEvidence } from '../../proc/fork-evidence.js';
 import {
   explainForkFailure,
   type AdmissionVerdict,
   type CauseName,
   type ForkErrno,
   type ForkFailureCause,
-} from '../proc/fork-failure.js';
-import { PROC_ROOT, type Pid } from '../proc/read.js';
-import { readSmaps, vmaPages, type SmapsVma } from '../proc/smaps.js';
-import { readStat, readStatm } from '../proc/stat.js';
-import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../proc/status.js';
-import type { HostFacts } from '../schema/facts.js';
+} from '../../proc/fork-failure.js';
+import { PROC_ROOT, type Pid } from '../../proc/read.js';
+import { readSmaps, vmaPages, type SmapsVma } from '../../proc/smaps.js';
+import { readStat, readStatm } from '../../proc/stat.js';
+import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../../proc/status.js';
+import type { HostFacts } from '../../schema/facts.js';
+import type { Figure } from '../../schema/figure.js';
+import type { Failure } from '../../schema/step.js';
 
 /** Why a VMA is charged at fork or not. */
 export type ChargeReason =
@@ -135,7 +137,7 @@ export function judgeAdmission(
   facts: HostFacts,
   charges: readonly VmaCharge[],
   totalPages: number,
-): { admission: AdmissionVerdict; vma: VmaCharge | undefined } {
+): { admission: AdmissionVerdict; vma: VmaCharge | undefined; allowedPages?: Figure } {
   const charged = charges.filter(({ reason }) => reason === 'accounted');
   const asked = charged.map(({ chargedPages }) => chargedPages);
   const verdict = admitFork(facts, asked, facts.committedPages, totalPages);
@@ -143,7 +145,51 @@ export function judgeAdmission(
     return { admission: { fork: 'admitted', why: figuresOf(facts, asked, totalPages) }, vma: undefined };
   }
   const why = `${verdict.why.slice(0, 1).toUpperCase()}${verdict.why.slice(1)}.`;
-  return { admission: { fork: verdict.verdict, why, remedy: REMEDIES[verdict.rule] }, vma: charged[verdict.index] };
+  const admission = { fork: verdict.verdict, why, remedy: REMEDIES[verdict.rule] };
+  return { admission, vma: charged[verdict.index], allowedPages: verdict.allowedPages };
+}
+
+interface Judged {
+  comm: string;
+  pid: number;
+  vmas: VmaCharge[];
+  admission: AdmissionVerdict;
+  refusedVma: VmaCharge | undefined;
+  allowedPages: Figure | undefined;
+}
+
+/** What a process's fork would be asked for, and what the commit rules say to it. */
+function judgeProcess(pid: Pid, facts: HostFacts, procRoot: string): Judged {
+  const stat = readStat(pid, procRoot);
+  const smaps = readSmaps(pid, procRoot);
+  if (smaps.length === 0) {
+    throw new FeatureUnavailableError(
+      `A fork of ${stat.pid} (${stat.comm})`,
+      'it has no memory of its own',
+      'It is a kernel thread or a zombie; give the pid of a live process.',
+    );
+  }
+  const vmas = chargesOf(smaps, facts.pageSizeBytes);
+  // The admin reserve is asked with the rights of who forks, in the initial user namespace [cap_vm_enough_memory].
+  const capSysAdmin =
+    hasCapability(readStatus(pid, procRoot), CAP_SYS_ADMIN) === true && inInitialUserNamespace(pid, procRoot) === true;
+  const { sizePages } = readStatm(pid, procRoot);
+  const { admission, vma, allowedPages } = judgeAdmission({ ...facts, capSysAdmin }, vmas, sizePages);
+  return { comm: stat.comm, pid: stat.pid, vmas, admission, refusedVma: vma, allowedPages };
+}
+
+/**
+ * Explains a fork that has just failed: which rule refused which VMA, or which other limit of the same errno is full.
+ * @param facts With `committedPages` as it is now.
+ */
+export function explainRefusal(pid: Pid, errno: ForkErrno, facts: HostFacts, procRoot: string = PROC_ROOT): Failure {
+  const { admission, refusedVma, allowedPages } = judgeProcess(pid, facts, procRoot);
+  const { summary } = explainForkFailure(errno, readForkFailureEvidence(pid, admission, procRoot));
+  const failure: Failure = { code: errno, syscall: 'fork', why: summary };
+  if (errno === 'ENOMEM' && refusedVma && allowedPages !== undefined) {
+    return { ...failure, vmaPages: refusedVma.chargedPages, allowedPages };
+  }
+  return failure;
 }
 
 /** The order in which the kernel meets the limits [kernel/fork.c: copy_process]; the first that is full decides. */
@@ -165,21 +211,7 @@ const ORDER: readonly CauseName[] = [
  */
 export function predictFork(pid: Pid, facts: HostFacts, procRoot: string = PROC_ROOT, fsRoot = '/'): ForkPrediction {
   const { pageSizeBytes, overcommitMode } = facts;
-  const stat = readStat(pid, procRoot);
-  const smaps = readSmaps(pid, procRoot);
-  if (smaps.length === 0) {
-    throw new FeatureUnavailableError(
-      `A fork of ${stat.pid} (${stat.comm})`,
-      'it has no memory of its own',
-      'It is a kernel thread or a zombie; give the pid of a live process.',
-    );
-  }
-  const vmas = chargesOf(smaps, pageSizeBytes);
-  // The admin reserve is asked with the rights of who forks, in the initial user namespace [cap_vm_enough_memory].
-  const capSysAdmin =
-    hasCapability(readStatus(pid, procRoot), CAP_SYS_ADMIN) === true && inInitialUserNamespace(pid, procRoot) === true;
-  const { sizePages } = readStatm(pid, procRoot);
-  const { admission, vma: refusedVma } = judgeAdmission({ ...facts, capSysAdmin }, vmas, sizePages);
+  const { comm, pid: target, vmas, admission, refusedVma } = judgeProcess(pid, facts, procRoot);
   const evidence = readForkFailureEvidence(pid, admission, procRoot, fsRoot);
   const open = (['EAGAIN', 'ENOMEM'] as const).flatMap((errno) =>
     explainForkFailure(errno, evidence)
@@ -203,8 +235,8 @@ export function predictFork(pid: Pid, facts: HostFacts, procRoot: string = PROC_
   const chargedBytes = chargedPages * pageSizeBytes;
   const outcome = decisive ? 'fails' : admission.fork === 'uncertain' ? 'uncertain' : 'succeeds';
   return {
-    pid: stat.pid,
-    comm: stat.comm,
+    pid: target,
+    comm,
     overcommitMode,
     pageSizeBytes,
     vmas,
@@ -224,7 +256,7 @@ export function predictFork(pid: Pid, facts: HostFacts, procRoot: string = PROC_
         evidence,
         ...(remedy === undefined ? {} : { remedy }),
       })),
-    sentence: sentenceOf(stat, chargedBytes, outcome, decisive),
+    sentence: sentenceOf({ pid: target, comm }, chargedBytes, outcome, decisive),
   };
 }
 
