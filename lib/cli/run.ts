@@ -3,6 +3,7 @@ import { closeSync, existsSync, openSync, writeSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Listr, ListrLogger, ProcessOutput } from 'listr2';
+import type { ListrDefaultRendererLogLevels } from 'listr2';
 import { experiments, findExperiment } from '../experiments/catalogue.js';
 import { isExperiment, parseParams } from '../experiments/define.js';
 import type { AnyExperiment } from '../experiments/define.js';
@@ -92,7 +93,9 @@ function runOne({ experiment, params }: Planned, flags: RunFlags, progress: (tex
 
 async function runAll(planned: readonly Planned[], flags: RunFlags): Promise<ResultDocument[]> {
   const results: ResultDocument[] = [];
-  const logger = new ListrLogger({ processOutput: new ProcessOutput(process.stderr, process.stderr) });
+  const logger = new ListrLogger<ListrDefaultRendererLogLevels>({
+    processOutput: new ProcessOutput(process.stderr, process.stderr),
+  });
   const tasks = new Listr(
     planned.map((one) => ({
       title: one.experiment.name,
@@ -123,7 +126,12 @@ function openForWriting(path: string): number {
   }
 }
 
-const EXIT_OF: Record<Verdict, number> = { pass: EXIT.ok, fail: EXIT.failed, inconclusive: EXIT.failed, skip: EXIT.unavailable };
+const EXIT_OF: Record<Verdict, number> = {
+  pass: EXIT.ok,
+  fail: EXIT.failed,
+  inconclusive: EXIT.failed,
+  skip: EXIT.unavailable,
+};
 
 /** @returns The exit code: the worst of all, failures before skips. */
 export async function runCommand(names: readonly string[], flags: RunFlags): Promise<number> {

@@ -98,15 +98,41 @@ class Recorder {
     this.#before ??= pss;
     const copied = difference(pss, this.#before);
     this.figures.push({ name: `${label}: sum of Pss`, unit: 'kB', value: pss, headline: false });
-    this.figures.push({ name: `${label}: growth of the sum of Pss`, unit: 'kB', value: copied, headline: label === '100%' });
+    this.figures.push({
+      name: `${label}: growth of the sum of Pss`,
+      unit: 'kB',
+      value: copied,
+      headline: label === '100%',
+    });
     this.figures.push({ name: `${label}: minor faults`, unit: 'faults', value: faults, headline: false });
     this.pssMb.push(approximately(pss) / 1024);
     this.rssMb.push(approximately(rss) / 1024);
     const child = regionOf(observation.processes[1] ?? observation.processes[0]);
     const count = (state: string): string => formatFigure(child?.counts[state]);
-    const row = [formatFigure(faults), formatKb(rss), formatKb(pss), formatKb(copied), count('exclusive'), count('shared')];
+    const row = [
+      formatFigure(faults),
+      formatKb(rss),
+      formatKb(pss),
+      formatKb(copied),
+      count('exclusive'),
+      count('shared'),
+    ];
     this.rows.push([label, ...row]);
     for (const process of observation.processes) this.#sample(label, process, accesses.get(process.process));
+    this.#sampleTree(label, observation, faults);
+  }
+
+  /** The tree's own row: the sums over its processes. Pages that several map count once for each. */
+  #sampleTree(label: string, observation: Observation, faults: Figure): void {
+    const regions = observation.processes.flatMap((process) => regionOf(process) ?? []);
+    const row: Record<string, string | number> = { step: label, process: 'tree' };
+    const put = (name: string, figure: Figure): void => {
+      if (typeof figure === 'number') row[name] = figure;
+    };
+    for (const state of COUNTS) put(`${state} (pages)`, sum(regions.map(({ counts }) => counts[state] ?? 0)));
+    for (const field of Object.keys(regions[0]?.smapsKb ?? {})) put(`${field} (kB)`, total(observation, field));
+    put('minor faults of the step', faults);
+    this.context.sample(row);
   }
 
   #sample(label: string, process: ProcessObservation, access: Access | undefined): void {
@@ -220,7 +246,8 @@ export const cowGrowth = defineExperiment({
 
   needs(values, facts) {
     const writers = values.writer === 'parent' ? 1 : values.children + (values.writer === 'both' ? 1 : 0);
-    const copies = values.sharing === 'shared' ? 0 : values.overlap === 'disjoint' ? 1 : Math.min(writers, values.children);
+    const copies =
+      values.sharing === 'shared' ? 0 : values.overlap === 'disjoint' ? 1 : Math.min(writers, values.children);
     const unit = facts.pageSizeBytes;
     if (values.size % unit !== 0) {
       throw new RangeError(`size must be a multiple of the page size, ${String(unit)}, not ${String(values.size)}`);
@@ -232,7 +259,8 @@ export const cowGrowth = defineExperiment({
 
   conclude(result, agreed, values) {
     if (!agreed) return { outcome: 'undecided', inShort: 'Prediction and measurement differ; see the checks.' };
-    const growth = (label: string) => result.figures.find(({ name }) => name === `${label}: growth of the sum of Pss`)?.value;
+    const growth = (label: string) =>
+      result.figures.find(({ name }) => name === `${label}: growth of the sum of Pss`)?.value;
     const [forked, last] = [growth('forked'), growth('100%')];
     if (values.sharing === 'shared') {
       return { outcome: 'holds', inShort: 'Shared memory is never copied: all write the same pages.' };

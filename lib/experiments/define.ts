@@ -33,9 +33,9 @@ export interface RunContext<S extends ParamSpecs = ParamSpecs> {
   machine: Machine;
   params: ParamsOf<S>;
   /** Says what is going on, for people who wait. */
-  progress(text: string): void;
+  progress: (text: string) => void;
   /** Keeps a raw row, one observation of one process each. */
-  sample(row: Record<string, string | number>): void;
+  sample: (row: Record<string, string | number>) => void;
 }
 
 export interface Needs {

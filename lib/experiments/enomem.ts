@@ -117,11 +117,15 @@ function describe(result: Attempt): string {
 }
 
 function asFigure(name: string, attempted: Attempt): NamedFigure {
-  if (attempted.result === 'uncertain') return { name, unit: 'forks', value: { min: 0, max: 1, why: 'uncertain' }, headline: false };
+  if (attempted.result === 'uncertain')
+    return { name, unit: 'forks', value: { min: 0, max: 1, why: 'uncertain' }, headline: false };
   return { name, unit: 'forks', value: attempted.result === 'forks' ? 1 : 0, headline: false };
 }
 
-function layouts(edge: number): [name: string, layout: Layout][] {
+type Layouts = [name: string, layout: Layout][];
+
+/** Around RAM plus swap: what the heuristic rule looks at is the one VMA. */
+function heuristicLayouts(edge: number): Layouts {
   return [
     [`one VMA of ${formatCount(edge)} pages`, oneVma(edge)],
     ['one VMA, one page more', oneVma(edge + 1)],
@@ -129,6 +133,23 @@ function layouts(edge: number): [name: string, layout: Layout][] {
     ['as much, one page of it MADV_DONTFORK', oneVma(edge + 1, 1)],
     ['as much, MAP_NORESERVE', noreserve(edge + 1)],
   ];
+}
+
+/** Strict overcommit looks at the sum, of which parent and child hold one half each. */
+function strictLayouts(halfPages: number): Layouts {
+  const [less, more] = [Math.floor(halfPages * 0.8), Math.floor(halfPages * 1.2)];
+  return [
+    [`one VMA of ${formatCount(less)} pages`, oneVma(less)],
+    [`one VMA of ${formatCount(more)} pages`, oneVma(more)],
+    ['as much, in two VMAs', twoVmas(more)],
+    ['as much, half of it MADV_DONTFORK', oneVma(more, Math.floor(more / 2))],
+    ['as much, MAP_NORESERVE', noreserve(more)],
+  ];
+}
+
+function layoutsFor(facts: HostFacts): Layouts {
+  if (facts.overcommitMode === 2) return strictLayouts((facts.commitLimitPages - facts.committedPages) / 2);
+  return heuristicLayouts(facts.memTotalPages + facts.swapTotalPages);
 }
 
 function plotAttempts(tried: readonly number[], facts: HostFacts): Plot[] {
@@ -173,20 +194,13 @@ export const enomem = defineExperiment({
     progress('searching for the page count at which fork starts to fail');
     const tried: number[] = [];
     const threshold = await findThreshold(machine, tried);
-    const edge =
-      typeof threshold === 'number'
-        ? threshold
-        : facts.overcommitMode === 2 && 'min' in threshold
-          ? threshold.min
-          : facts.memTotalPages + facts.swapTotalPages;
-
     progress('forking with other layouts of the same amount');
     const figures: NamedFigure[] = [
       { name: 'largest VMA that forks', unit: 'pages', value: threshold, headline: true },
     ];
     const rows: (string | number)[][] = [];
     const notes: string[] = [];
-    for (const [name, layout] of layouts(edge)) {
+    for (const [name, layout] of layoutsFor(facts)) {
       const attempted = await attempt(machine, layout);
       figures.push(asFigure(name, attempted));
       rows.push([name, describe(attempted)]);
@@ -220,7 +234,7 @@ export const enomem = defineExperiment({
       outcome: 'holds only if',
       inShort:
         `By today's default rule fork says ENOMEM only if one single VMA exceeds RAM plus swap (${size} here), ` +
-        'however much memory is free. The article\'s own failure needs strict overcommit, or a kernel before 5.2.',
+        "however much memory is free. The article's own failure needs strict overcommit, or a kernel before 5.2.",
     };
   },
 });

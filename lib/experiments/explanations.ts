@@ -72,7 +72,10 @@ const ENOMEM: Explanation = {
     ],
     ['in two VMAs', 'The same pages and one more, in two VMAs: fork works, since each is judged alone.'],
     ['MADV_DONTFORK', 'A page so marked is neither copied nor asked for: what is left is just small enough.'],
-    ['MAP_NORESERVE', 'A MAP_NORESERVE mapping is not accounted in modes 0 and 1: fork works. Mode 2 ignores the flag.'],
+    [
+      'MAP_NORESERVE',
+      'A MAP_NORESERVE mapping is not accounted in modes 0 and 1: fork works. Mode 2 ignores the flag.',
+    ],
   ],
   practice: [
     "Ask first: 'cowlab predict --pid N' adds up what a fork of that process would charge and says whether it would succeed.",

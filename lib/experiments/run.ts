@@ -1,6 +1,5 @@
 /** Runs an experiment: on the kernel, then on the model with the same facts, and compares the two. */
 import { createRequire } from 'node:module';
-import { availableParallelism } from 'node:os';
 import { compareTraces, describeCheck } from '../machine/compare.js';
 import { modelMachine, openMachine, replayOnModel } from '../machine/open.js';
 import type { WatchedMachine } from '../machine/open.js';
@@ -8,7 +7,6 @@ import type { Machine } from '../machine/machine.js';
 import { readMeminfo } from '../proc/meminfo.js';
 import type { HostFacts } from '../schema/facts.js';
 import { agrees, isUnknown } from '../schema/figure.js';
-import { SCHEMA_VERSION } from '../schema/result.js';
 import type { Check, Environment, Findings, ParamValues, ResultDocument, Verdict } from '../schema/result.js';
 import type { Trace } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
@@ -102,7 +100,7 @@ function compose(experiment: AnyExperiment, params: ParamValues, parts: Parts, s
     : { outcome: 'undecided' as const, inShort: 'It was not run.' };
   return {
     $schema: SCHEMA_ID,
-    schemaVersion: SCHEMA_VERSION,
+    schemaVersion: 1,
     experiment: experiment.name,
     title: experiment.title,
     params,
@@ -184,10 +182,7 @@ async function runOn(
   options.progress?.('replaying on the model');
   const predicted = await runProgram(experiment, params, modelMachine(facts), {});
   const replayed = await replayOnModel(machine.trace, facts);
-  const checks = [
-    ...compareFindings(predicted.findings, measured.findings),
-    ...compareTraces(replayed, machine.trace),
-  ];
+  const checks = [...compareFindings(predicted.findings, measured.findings), ...compareTraces(replayed, machine.trace)];
   return compose(
     experiment,
     params,
@@ -202,10 +197,4 @@ async function runOn(
     },
     start,
   );
-}
-
-/** A sentence about how much this machine can do at once, for people who wait. */
-export function describeHost(facts: HostFacts): string {
-  const memory = formatBytes(facts.memTotalPages * facts.pageSizeBytes);
-  return `Linux ${facts.kernelRelease}, ${String(availableParallelism())} CPUs, ${memory}`;
 }

@@ -40,7 +40,12 @@ function differingVmas(expected: readonly Vma[], measured: readonly Vma[]): numb
   return Math.max(unmatched(expected, measured), unmatched(measured, expected));
 }
 
-function compareRegions(where: string, basis: Basis, expected: RegionObservation, measured: RegionObservation): Check[] {
+function compareRegions(
+  where: string,
+  basis: Basis,
+  expected: RegionObservation,
+  measured: RegionObservation,
+): Check[] {
   const checks = [
     check(`${where}: length`, 'pages', basis, expected.pages, measured.pages),
     check(`${where}: pages in another state`, 'pages', basis, 0, differingPages(expected.states, measured.states)),
@@ -82,9 +87,13 @@ function compareOutcomes(name: string, basis: Basis, expected: Outcome, measured
     const title = wanted === seen ? `${name}: ${wanted}` : `${name}: ${wanted} expected, ${seen} seen`;
     checks.push(check(title, 'times', basis, 1, wanted === seen ? 1 : 0));
   }
-  for (const [field, title] of [['minorFaults', 'minor faults'], ['majorFaults', 'major faults']] as const) {
+  for (const [field, title] of [
+    ['minorFaults', 'minor faults'],
+    ['majorFaults', 'major faults'],
+  ] as const) {
     const [ours, theirs] = [expected[field], measured[field]];
-    if (ours !== undefined && theirs !== undefined) checks.push(check(`${name}: ${title}`, 'faults', basis, ours, theirs));
+    if (ours !== undefined && theirs !== undefined)
+      checks.push(check(`${name}: ${title}`, 'faults', basis, ours, theirs));
   }
   return checks;
 }

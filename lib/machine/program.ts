@@ -388,7 +388,8 @@ function requireMapSpec(spec: MapSpec, machine: ProgramMachine) {
     throw new TypeError("backing must be 'anonymous' or an object of this machine");
   }
   const offset = requireInteger('offset', spec.offset ?? 0, 0, MAX_REGION_PAGES);
-  if (offset !== 0 && backing === 'anonymous') throw new RangeError('offset is for an object; anonymous memory has none');
+  if (offset !== 0 && backing === 'anonymous')
+    throw new RangeError('offset is for an object; anonymous memory has none');
   return {
     pages,
     sharing: requireOneOf('sharing', spec.sharing ?? 'private', ['private', 'shared']),

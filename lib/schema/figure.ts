@@ -1,16 +1,7 @@
-/**
- * A predicted or measured number: known exactly, bounded with the reason, or not known with the reason.
- * It is written in JSON as it stands here, so that an exact figure is simply a number.
- */
-import Type from 'typebox';
+/** Arithmetic of figures: numbers that are known exactly, within bounds, or not at all. */
+import type { Figure, Unknown } from './figure-schema.js';
 
-export const RangeSchema = Type.Object({ min: Type.Number(), max: Type.Number(), why: Type.String() });
-export const UnknownSchema = Type.Object({ unknown: Type.String() });
-export const FigureSchema = Type.Union([Type.Number(), RangeSchema, UnknownSchema]);
-
-export type Range = Type.Static<typeof RangeSchema>;
-export type Unknown = Type.Static<typeof UnknownSchema>;
-export type Figure = Type.Static<typeof FigureSchema>;
+export type { Figure, Range, Unknown } from './figure-schema.js';
 
 export function isUnknown(figure: Figure): figure is Unknown {
   return typeof figure === 'object' && 'unknown' in figure;

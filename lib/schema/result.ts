@@ -1,10 +1,8 @@
 /** The result document: one experiment, what was predicted, what was measured, and whether they agree. */
 import Type from 'typebox';
 import { HostFactsSchema } from './facts.js';
-import { FigureSchema } from './figure.js';
+import { FigureSchema } from './figure-schema.js';
 import { TraceSchema } from './step.js';
-
-export const SCHEMA_VERSION = 1;
 
 export const CheckSchema = Type.Object({
   name: Type.String(),
@@ -95,7 +93,7 @@ export type ParamValues = Type.Static<typeof ParamsSchema>;
 
 export const ResultSchema = Type.Object({
   $schema: Type.String(),
-  schemaVersion: Type.Literal(SCHEMA_VERSION),
+  schemaVersion: Type.Literal(1),
   experiment: Type.String(),
   title: Type.String(),
   params: ParamsSchema,

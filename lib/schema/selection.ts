@@ -5,25 +5,9 @@
  * `from .. to - 1` of that permutation. So successive slices of one pattern never touch a page twice.
  * native/core/selection.h holds the same arithmetic in C++; a test compares them.
  */
-import Type from 'typebox';
+import type { Selection } from './selection-schema.js';
 
-const PageCount = Type.Integer({ minimum: 0, maximum: 2 ** 40 });
-
-export const PatternSchema = Type.Union([Type.Literal('sequential'), Type.Literal('random'), Type.Literal('stride')]);
-export type Pattern = Type.Static<typeof PatternSchema>;
-
-export const SelectionSchema = Type.Object({
-  first: PageCount,
-  pages: PageCount,
-  pattern: PatternSchema,
-  /** Seed of `random`, 0 .. 2^32 - 1; 0 for the other patterns. */
-  seed: Type.Integer({ minimum: 0, maximum: 2 ** 32 - 1 }),
-  /** Distance in pages of `stride`; 1 for the other patterns. */
-  stride: Type.Integer({ minimum: 1, maximum: 2 ** 40 }),
-  from: PageCount,
-  to: PageCount,
-});
-export type Selection = Type.Static<typeof SelectionSchema>;
+export type { Pattern, Selection } from './selection-schema.js';
 
 /** A run of consecutive pages: `first` and how many. */
 export interface PageRun {

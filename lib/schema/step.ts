@@ -5,8 +5,8 @@
  * memory objects (a memfd or a file that regions map) are 'o1', 'o2'.
  */
 import Type from 'typebox';
-import { FigureSchema } from './figure.js';
-import { SelectionSchema } from './selection.js';
+import { FigureSchema } from './figure-schema.js';
+import { SelectionSchema } from './selection-schema.js';
 
 const PageCount = Type.Integer({ minimum: 0, maximum: 2 ** 40 });
 const ProcessName = Type.String({ pattern: '^root(\\.[0-9]+)*$' });

@@ -25,7 +25,7 @@ describe('run', () => {
     expect(stdout).toMatch(/exactly as predicted/);
     expect(stdout.match(/^PASS: /gm)).toHaveLength(2);
     expect(stdout.match(/┤|┼/g)?.length).toBeGreaterThan(16);
-    for (const line of stdout.split('\n')) expect([...line].length).toBeLessThanOrEqual(80);
+    for (const line of stdout.split('\n')) expect(Array.from(line).length).toBeLessThanOrEqual(80);
   });
 
   test('piped output has no escape codes', async () => {
@@ -51,7 +51,16 @@ describe('run', () => {
   });
 
   test('--model predicts without forking, and --dry-run runs nothing', async () => {
-    const model = await cowlab(['run', 'cow-growth', '--model', '--json', '--param', 'size=2GiB', '--param', 'children=8']);
+    const model = await cowlab([
+      'run',
+      'cow-growth',
+      '--model',
+      '--json',
+      '--param',
+      'size=2GiB',
+      '--param',
+      'children=8',
+    ]);
     const document = JSON.parse(model.stdout) as ResultDocument;
     expect(model.code).toBe(0);
     expect(document.measurement).toBeUndefined();
@@ -157,7 +166,7 @@ describe('the other commands', () => {
     async (command) => {
       const text = await cowlab(command.split(' '));
       expect(text.code).toBe(0);
-      for (const line of text.stdout.split('\n')) expect([...line].length).toBeLessThanOrEqual(80);
+      for (const line of text.stdout.split('\n')) expect(Array.from(line).length).toBeLessThanOrEqual(80);
       const json = await cowlab([...command.split(' '), '--json']);
       expect(json.code).toBe(0);
       expect(() => JSON.parse(json.stdout) as unknown).not.toThrow();

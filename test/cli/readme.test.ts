@@ -19,9 +19,7 @@ const blocks: Block[] = [...README.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([,
   text,
 }));
 const scripts = blocks.filter(({ language }) => language === 'js');
-const commands = blocks
-  .filter(({ language }) => language === 'sh')
-  .flatMap(({ text }) => text.trim().split('\n'));
+const commands = blocks.filter(({ language }) => language === 'sh').flatMap(({ text }) => text.trim().split('\n'));
 
 /** A comment on the first line names the file that a command then runs. */
 function fileName(text: string, index: number): string {
@@ -44,16 +42,19 @@ describe('every code block of the README runs as it stands', () => {
     expect(commands.length).toBeGreaterThan(8);
   });
 
-  test.each(scripts.map(({ text }, index) => ({ name: fileName(text, index), text })))('$name', async ({ name, text }) => {
-    const { code, signal, stdout, stderr } = await run(process.execPath, [join(FOLDER, name)]);
-    expect(stderr).toBe('');
-    expect({ code, signal }).toEqual({ code: 0, signal: null });
-    // What a comment after console.log says is printed: numbers, where it gives them.
-    const promised = [...text.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, comment = '']) => comment);
-    for (const comment of promised) {
-      for (const [figure] of comment.matchAll(/(?:\w+: )?\d+n?/g)) expect(stdout).toContain(figure);
-    }
-  });
+  test.each(scripts.map(({ text }, index) => ({ name: fileName(text, index), text })))(
+    '$name',
+    async ({ name, text }) => {
+      const { code, signal, stdout, stderr } = await run(process.execPath, [join(FOLDER, name)]);
+      expect(stderr).toBe('');
+      expect({ code, signal }).toEqual({ code: 0, signal: null });
+      // What a comment after console.log says is printed: numbers, where it gives them.
+      const promised = [...text.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, comment = '']) => comment);
+      for (const comment of promised) {
+        for (const [figure] of comment.matchAll(/(?:\w+: )?\d+n?/g)) expect(stdout).toContain(figure);
+      }
+    },
+  );
 });
 
 describe('every command of the README runs as it stands', () => {

@@ -30,7 +30,9 @@ describe('cow-growth', () => {
     expect(result.reason).toMatch(/checks agree/);
     expect(result.verdict).toBe('pass');
     // Only Referenced and times are unknown; all else has been checked.
-    expect(result.checks.filter(({ pass }) => pass === null).every(({ name }) => name.endsWith('Referenced'))).toBe(true);
+    expect(result.checks.filter(({ pass }) => pass === null).every(({ name }) => name.endsWith('Referenced'))).toBe(
+      true,
+    );
   });
 
   test('memory really taken is exactly what the writers wrote once, however many write it', async () => {
@@ -82,12 +84,15 @@ describe.skipIf(readSysctls().overcommitMemory !== 0)('enomem with vm.overcommit
 });
 
 describe('results', () => {
-  test.each([enomem, cowGrowth])('the result of $name is of the published schema, also through JSON', async (experiment) => {
-    const given = experiment === cowGrowth ? SMALL : {};
-    const result = await runExperiment(experiment, parseParams(experiment, given));
-    const again: unknown = JSON.parse(JSON.stringify(result));
-    expect([...Value.Errors(ResultSchema, again)]).toEqual([]);
-  });
+  test.each([enomem, cowGrowth])(
+    'the result of $name is of the published schema, also through JSON',
+    async (experiment) => {
+      const given = experiment === cowGrowth ? SMALL : {};
+      const result = await runExperiment(experiment, parseParams(experiment, given));
+      const again: unknown = JSON.parse(JSON.stringify(result));
+      expect([...Value.Errors(ResultSchema, again)]).toEqual([]);
+    },
+  );
 
   test('a saved program replayed on the kernel comes out the same', async () => {
     const { trace } = await runExperiment(cowGrowth, parseParams(cowGrowth, SMALL));
@@ -140,7 +145,12 @@ describe('the checks can fail', () => {
         await machine.root.fork();
         const seen = await machine.observe('forked');
         const value = seen.processes[1]?.regions[0]?.counts['shared'] ?? 0;
-        return { figures: [{ name: 'shared', unit: 'pages', value, headline: true }], tables: [], plots: [], notes: [] };
+        return {
+          figures: [{ name: 'shared', unit: 'pages', value, headline: true }],
+          tables: [],
+          plots: [],
+          notes: [],
+        };
       },
       conclude: () => ({ outcome: 'holds', inShort: 'It is.' }),
     });

@@ -87,16 +87,16 @@ class Interpreter {
   async run(steps: readonly AbstractStep[]): Promise<void> {
     let observations = 0;
     // Without memory nothing else makes sense; the first step's numbers say which.
-    if (steps[0]) await this.#attempt({ ...steps[0], kind: 'map' });
+    if (steps[0]) await this.#attempt('map', steps[0].draw);
     for (const step of steps) {
       if (!this.machine.root.alive) return;
       if (step.kind === 'observe') await this.machine.observe(`observation ${String(++observations)}`);
-      else await this.#attempt(step);
+      else await this.#attempt(step.kind, step.draw);
     }
     if (this.machine.root.alive) await this.machine.observe('end');
   }
 
-  async #attempt({ kind, draw }: AbstractStep): Promise<void> {
+  async #attempt(kind: Exclude<Kind, 'observe'>, draw: readonly number[]): Promise<void> {
     try {
       await this.#step(kind, draw);
     } catch (error) {
@@ -110,7 +110,7 @@ class Interpreter {
     }
   }
 
-  async #step(kind: AbstractStep['kind'], draw: readonly number[]): Promise<void> {
+  async #step(kind: Exclude<Kind, 'observe'>, draw: readonly number[]): Promise<void> {
     const [a = 0, b = 0, c = 0, d = 0] = draw;
     const living = this.machine.processes.filter(({ alive }) => alive);
     const process = pick(living, a) ?? this.machine.root;

@@ -53,7 +53,8 @@ if (process.env['COWLAB_SOAK'] === '1') {
 
     beforeAll(async () => {
       recorded = [];
-      for (const steps of fc.sample(programs, { seed: SEED, numRuns: PROGRAMS })) recorded.push(await runOnKernel(steps));
+      for (const steps of fc.sample(programs, { seed: SEED, numRuns: PROGRAMS }))
+        recorded.push(await runOnKernel(steps));
     }, 600_000);
 
     test.each(mutations)('%s', async (mutation) => {

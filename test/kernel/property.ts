@@ -19,7 +19,9 @@ export interface Comparison {
   disturbed: string[];
 }
 
-export async function runOnKernel(steps: readonly AbstractStep[]): Promise<Pick<Comparison, 'trace' | 'facts' | 'disturbed'>> {
+export async function runOnKernel(
+  steps: readonly AbstractStep[],
+): Promise<Pick<Comparison, 'trace' | 'facts' | 'disturbed'>> {
   const machine = await openMachine();
   try {
     await runProgram(machine, steps);

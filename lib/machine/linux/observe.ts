@@ -19,7 +19,7 @@ function readStates(pid: number, placement: Placement, vmas: readonly Vma[], pag
   let page = 0;
   for (const vma of vmas) {
     appendRun(runs, vma.first - page, 'not-present');
-    for (page = vma.first; page < vma.first + vma.pages; ) {
+    for (page = vma.first; page < vma.first + vma.pages;) {
       const pages = Math.min(PAGES_PER_READ, vma.first + vma.pages - page);
       const address = placement.address + BigInt(page) * BigInt(pageSize);
       appendStateRuns(runs, readPageStates(pid, { address, pages }, { checkHuge: false }));
@@ -40,7 +40,11 @@ function countStates(runs: StateRuns): Record<string, Figure> {
     const known = totals.get(state) ?? 0;
     const doubtful = unknown > 0 && (state === 'shared' || state === 'zero');
     counts[state] = doubtful
-      ? { min: known, max: known + unknown, why: 'this kernel does not tell shared pages from the zero page (Linux 6.7 does)' }
+      ? {
+          min: known,
+          max: known + unknown,
+          why: 'this kernel does not tell shared pages from the zero page (Linux 6.7 does)',
+        }
       : known;
   }
   return counts;
@@ -57,7 +61,13 @@ function describeVma(vma: SmapsVma, start: bigint, pageSize: number): Vma {
   };
 }
 
-function observeRegion(name: string, pid: number, placement: Placement, all: SmapsVma[], pageSize: number): RegionObservation {
+function observeRegion(
+  name: string,
+  pid: number,
+  placement: Placement,
+  all: SmapsVma[],
+  pageSize: number,
+): RegionObservation {
   const end = placement.address + BigInt(placement.pages) * BigInt(pageSize);
   // Guards, also those that stand in holes, carry VM_DONTDUMP (native/core/region.cc).
   const own = all.filter((vma) => vma.start >= placement.address && vma.end <= end && !vma.vmFlags.includes('dd'));
@@ -80,7 +90,9 @@ export function observeProcess(
   pageSize: number,
 ): ProcessObservation {
   const vmas = regions.size > 0 ? readSmaps(process.pid) : [];
-  const observed = [...regions].map(([region, placement]) => observeRegion(region, process.pid, placement, vmas, pageSize));
+  const observed = [...regions].map(([region, placement]) =>
+    observeRegion(region, process.pid, placement, vmas, pageSize),
+  );
   // A region whose every page has been unmapped is no more.
   return { process: name, regions: observed.filter((region) => region.vmas.length > 0) };
 }
