@@ -61,8 +61,22 @@ export interface NativeAddon {
   waitProcess(pid: number, into: Float64Array): boolean;
   createMemfd(pages: number): number;
   readPagemap(pid: number, address: bigint, pages: number, entries: BigUint64Array): void;
-  readPageStates(pid: number, address: bigint, pages: number, checkHuge: boolean, states: Uint8Array): void;
-  countPages(pid: number, address: bigint, pages: number, checkHuge: boolean, counts: Float64Array): void;
+  readPageStates(
+    pid: number,
+    address: bigint,
+    pages: number,
+    checkHuge: boolean,
+    checkZero: boolean,
+    states: Uint8Array,
+  ): void;
+  countPages(
+    pid: number,
+    address: bigint,
+    pages: number,
+    checkHuge: boolean,
+    checkZero: boolean,
+    counts: Float64Array,
+  ): void;
   probe(): NativeProbeResults;
   systemMemory(): { totalPages: number; swapPages: number };
 }

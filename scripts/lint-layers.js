@@ -38,7 +38,11 @@ const LAYERS = [
     types: ['machine interface'],
     noPackages: true,
   },
-  { name: 'machine/linux', file: /^machine\/linux\//, values: ['machine', 'machine interface', 'machine/model', ...BELOW_MACHINE] },
+  {
+    name: 'machine/linux',
+    file: /^machine\/linux\//,
+    values: ['machine', 'machine interface', 'machine/model', ...BELOW_MACHINE],
+  },
   { name: 'machine interface', file: /^machine\/machine\.ts$/, values: ['errors', 'schema'] },
   {
     name: 'machine',

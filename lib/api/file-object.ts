@@ -34,7 +34,7 @@ export class FileObject {
     const pageSize = native().pageSizeBytes;
     const zeros = Buffer.alloc(Math.min(pages, PAGES_PER_WRITE[this.backing]) * pageSize);
     const end = (first + pages) * pageSize;
-    for (let position = first * pageSize; position < end; ) {
+    for (let position = first * pageSize; position < end;) {
       const { bytesWritten } = await write(this.#openFd(), zeros, 0, Math.min(zeros.length, end - position), position);
       position += bytesWritten;
     }

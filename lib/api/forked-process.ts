@@ -3,7 +3,14 @@ import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ProcessEndedError } from '../errors.js';
 import { native, systemError } from '../native.js';
-import { MAX_REGION_PAGES, requireInteger, requireObject, requireOneOf, requireRange, requireSelection } from '../schema/arguments.js';
+import {
+  MAX_REGION_PAGES,
+  requireInteger,
+  requireObject,
+  requireOneOf,
+  requireRange,
+  requireSelection,
+} from '../schema/arguments.js';
 import type { PageChoice, PageRange } from '../schema/arguments.js';
 import { PageSet } from '../schema/page-set.js';
 import type { Advice, ExitStatus, Protection } from '../schema/step.js';
@@ -19,7 +26,7 @@ import type { RawMapSpec } from './map-spec.js';
 /** A region that a forked process mapped; its descendants know it by the same handle. */
 export class ForkedRegion {
   /** Distinguishes the type. */
-  readonly kind = "forked region";
+  readonly kind = 'forked region';
 }
 
 /** Memory that a forked process has: its own regions, and the mappings of Node that it inherited. */
@@ -267,7 +274,12 @@ export class ForkedProcess {
     return { address: placement.address + bytes(first), length: bytes(pages) };
   }
 
-  async #access(op: bigint, region: RegionHandle, choice: PageChoice | undefined, value: bigint): Promise<AccessReport> {
+  async #access(
+    op: bigint,
+    region: RegionHandle,
+    choice: PageChoice | undefined,
+    value: bigint,
+  ): Promise<AccessReport> {
     const selection = requireSelection(choice, this.placement(region).pages);
     return report(await this.#command({ op, ...this.#span(region, undefined), selection, value }));
   }

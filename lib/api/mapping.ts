@@ -112,7 +112,7 @@ export class Mapping {
 export function mmap(spec: RawMapSpec): Mapping {
   const { pages, sharing, protection, populate, noreserve, object, offset } = requireMapSpec(spec);
   if (protection !== 'rw') throw new RangeError("protection must be 'rw' in Node's own process");
-  if (object?.backing === 'file') throw new TypeError('object must be a memfd in Node\'s own process');
+  if (object?.backing === 'file') throw new TypeError("object must be a memfd in Node's own process");
   if (object && offset + pages > object.pages) {
     throw new RangeError(`pages ${String(offset)} to ${String(offset + pages)} do not lie inside the memfd`);
   }

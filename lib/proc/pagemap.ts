@@ -26,6 +26,11 @@ export interface PagemapOptions {
    * 'unknown'. Default true. Turn it off only for memory known to be of base pages (MADV_NOHUGEPAGE).
    */
   checkHuge?: boolean;
+  /**
+   * Whether to tell the zero page from pages that several processes map, which costs a second look at those
+   * pages. Default true. Turn it off only where every page that is there was written: it would count as shared.
+   */
+  checkZero?: boolean;
 }
 
 function requireTarget(pid: number, range: PagemapRange): void {
@@ -61,7 +66,14 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
   requireTarget(pid, range);
   const states = new Uint8Array(range.pages);
   reading(pid, () => {
-    native().readPageStates(pid, range.address, range.pages, options.checkHuge ?? true, states);
+    native().readPageStates(
+      pid,
+      range.address,
+      range.pages,
+      options.checkHuge ?? true,
+      options.checkZero ?? true,
+      states,
+    );
   });
   return states;
 }
@@ -71,7 +83,7 @@ export function countPages(pid: number, range: PagemapRange, options: PagemapOpt
   requireTarget(pid, range);
   const counts = new Float64Array(PAGE_STATES.length);
   reading(pid, () => {
-    native().countPages(pid, range.address, range.pages, options.checkHuge ?? true, counts);
+    native().countPages(pid, range.address, range.pages, options.checkHuge ?? true, options.checkZero ?? true, counts);
   });
   const result: Partial<Record<PageState, number>> = {};
   PAGE_STATES.forEach((state, index) => (result[state] = counts[index] ?? 0));

@@ -21,7 +21,8 @@ struct PagesArgument {
 // (pid, address, pages, ...)
 PagesArgument pages_argument(const Napi::CallbackInfo& info) {
   const pid_t pid = pid_argument(info, 0);
-  const uint64_t pages = integer_argument(info, 2, 0, kMaxPages, "pages must be a whole number up to 2^36");
+  const uint64_t pages =
+      integer_argument(info, 2, 0, kMaxPages, "pages must be a whole number up to 2^36");
   const uint64_t address = address_argument(info, 1, pages);
   return PagesArgument{address, pages, unwrap(info.Env(), open_pagemap(pid))};
 }
@@ -30,32 +31,39 @@ PagesArgument pages_argument(const Napi::CallbackInfo& info) {
 Napi::Value read_entries(const Napi::CallbackInfo& info) {
   const PagesArgument range = pages_argument(info);
   auto entries = typed_array_argument<Napi::BigUint64Array>(
-      info, 3, napi_biguint64_array, range.pages, "entries must be a BigUint64Array with an element a page");
+      info, 3, napi_biguint64_array, range.pages,
+      "entries must be a BigUint64Array with an element a page");
   unwrap(info.Env(), read_pagemap(range.pagemap.get(), range.address, range.pages, entries.Data()));
   return info.Env().Undefined();
 }
 
-// readPageStates(pid, address, pages, checkHuge, states: Uint8Array)
+ScanOptions options_argument(const Napi::CallbackInfo& info) {
+  return ScanOptions{boolean_argument(info, 3, "checkHuge must be a boolean"),
+                     boolean_argument(info, 4, "checkZero must be a boolean")};
+}
+
+// readPageStates(pid, address, pages, checkHuge, checkZero, states: Uint8Array)
 Napi::Value read_states(const Napi::CallbackInfo& info) {
   const PagesArgument range = pages_argument(info);
-  const ScanOptions options{boolean_argument(info, 3, "checkHuge must be a boolean")};
+  const ScanOptions options = options_argument(info);
   auto states = typed_array_argument<Napi::Uint8Array>(
-      info, 4, napi_uint8_array, range.pages, "states must be a Uint8Array with an element a page");
+      info, 5, napi_uint8_array, range.pages, "states must be a Uint8Array with an element a page");
   unwrap(info.Env(), read_page_states(range.pagemap.get(), range.address, range.pages, options,
                                       states.Data(), nullptr));
   return info.Env().Undefined();
 }
 
-// countPages(pid, address, pages, checkHuge, counts: Float64Array(6))
+// countPages(pid, address, pages, checkHuge, checkZero, counts: Float64Array(6))
 Napi::Value count_states(const Napi::CallbackInfo& info) {
   const PagesArgument range = pages_argument(info);
-  const ScanOptions options{boolean_argument(info, 3, "checkHuge must be a boolean")};
-  auto into = typed_array_argument<Napi::Float64Array>(info, 4, napi_float64_array, kPageStates,
+  const ScanOptions options = options_argument(info);
+  auto into = typed_array_argument<Napi::Float64Array>(info, 5, napi_float64_array, kPageStates,
                                                        "counts must be a Float64Array(6)");
   uint64_t counts[kPageStates]{};
   unwrap(info.Env(), read_page_states(range.pagemap.get(), range.address, range.pages, options,
                                       nullptr, counts));
-  for (size_t state = 0; state < kPageStates; state++) into[state] = static_cast<double>(counts[state]);
+  for (size_t state = 0; state < kPageStates; state++)
+    into[state] = static_cast<double>(counts[state]);
   return info.Env().Undefined();
 }
 

@@ -50,7 +50,8 @@ constexpr uint64_t kIsHuge = 1 << 6;
 // Entries read at a time: 64 KiB was the quickest of 4 KiB .. 1 MiB.
 constexpr uint64_t kChunkEntries = 8192;
 
-// Calls `found(first, last, categories)` with page indices, for every run of pages of these categories.
+// Calls `found(first, last, categories)` with page indices, for every run of pages of these
+// categories.
 template <typename Found>
 int scan(int fd, uint64_t address, uint64_t pages, uint64_t categories, Found found) {
   const uint64_t page = page_size();
@@ -92,30 +93,74 @@ Status read_entries(int fd, uint64_t index, uint64_t count, uint64_t* entries) {
     const off_t offset = static_cast<off_t>(index * sizeof(uint64_t) + done);
     const ssize_t got = pread(fd, out + done, bytes - done, offset);
     if (got < 0) return last_failure("read");
-    // End of file: the process is gone (0 bytes from a dead mm) or the address is beyond user space.
+    // End of file: the process is gone (0 bytes from a dead mm) or the address is beyond user
+    // space.
     if (got == 0) return Failure{ESRCH, "read"};
     done += static_cast<uint64_t>(got);
   }
   return Done{};
 }
 
-// Pages whose state the entries do not tell: settled by PAGEMAP_SCAN, or unknown where the kernel lacks it.
+// Adds to the totals of the states that the entries tell. Returns how many pages may be the zero
+// page. Without branches or memory between the entries: a branch a page would cost as much as the
+// kernel's work.
+uint64_t count_states(const uint64_t* entries, uint64_t count,
+                      std::array<uint64_t, kPageStates>* totals) {
+  uint64_t present = 0;
+  uint64_t exclusive = 0;
+  uint64_t swapped = 0;
+  uint64_t doubtful = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t entry = entries[i];
+    const uint64_t is_present = entry >> 63;
+    const uint64_t is_exclusive = is_present & (entry >> 56);
+    present += is_present;
+    exclusive += is_exclusive;
+    swapped += ~is_present & (entry >> 62) & 1;
+    doubtful += is_present & ~is_exclusive & ~(entry >> 61);
+  }
+  (*totals)[kNotPresent] += count - present - swapped;
+  (*totals)[kExclusive] += exclusive;
+  (*totals)[kShared] += present - exclusive;
+  (*totals)[kSwapped] += swapped;
+  return doubtful;
+}
+
+// Gives pages another state than their entries tell.
 class Corrections {
  public:
-  Corrections(uint8_t* states, uint64_t* counts) : states_(states), counts_(counts) {}
+  Corrections(uint8_t* states, uint64_t* totals) : states_(states), totals_(totals) {}
 
-  void settle(uint64_t first, uint64_t last, PageState state, const uint8_t* before) {
+  void settle(uint64_t first, uint64_t last, PageState state) {
     for (uint64_t page = first; page < last; page++) {
-      counts_[before[page]]--;
-      counts_[state]++;
+      totals_[states_[page]]--;
+      totals_[state]++;
       states_[page] = state;
     }
   }
 
  private:
   uint8_t* states_;
-  uint64_t* counts_;
+  uint64_t* totals_;
 };
+
+// Settles the pages that may be the zero page by PAGEMAP_SCAN; they are unknown where the kernel
+// lacks it.
+void settle_zero_pages(int fd, uint64_t start, const uint64_t* entries, uint64_t count,
+                       Corrections* corrections) {
+  uint64_t first = 0;
+  uint64_t last = count;
+  while (!may_be_zero_page(entries[first])) first++;
+  while (!may_be_zero_page(entries[last - 1])) last--;
+  const int error = scan(fd, start + first * page_size(), last - first, kIsZeroPage,
+                         [&](uint64_t from, uint64_t to, uint64_t) {
+                           corrections->settle(first + from, first + to, kZero);
+                         });
+  if (error == 0) return;
+  for (uint64_t i = first; i < last; i++) {
+    if (may_be_zero_page(entries[i])) corrections->settle(i, i + 1, kUnknown);
+  }
+}
 
 }  // namespace
 
@@ -147,36 +192,16 @@ Status read_page_states(int fd, uint64_t address, uint64_t pages, const ScanOpti
     const Status read = read_entries(fd, start / page, count, entries.data());
     if (!read.ok()) return read;
 
-    uint64_t first_doubtful = count;
-    uint64_t last_doubtful = 0;
-    for (uint64_t i = 0; i < count; i++) {
-      const PageState state = state_of(entries[i]);
-      chunk_states[i] = state;
-      totals[state]++;
-      if (may_be_zero_page(entries[i])) {
-        first_doubtful = std::min(first_doubtful, i);
-        last_doubtful = i + 1;
-      }
+    const uint64_t doubtful = count_states(entries.data(), count, &totals);
+    const bool settle_zero = options.check_zero && doubtful > 0;
+    if (states || settle_zero || options.check_huge) {
+      for (uint64_t i = 0; i < count; i++) chunk_states[i] = state_of(entries[i]);
     }
-
     Corrections corrections(chunk_states.data(), totals.data());
-    if (first_doubtful < last_doubtful) {
-      const int error = scan(fd, start + first_doubtful * page, last_doubtful - first_doubtful, kIsZeroPage,
-                             [&](uint64_t first, uint64_t last, uint64_t) {
-                               corrections.settle(first + first_doubtful, last + first_doubtful, kZero,
-                                                  chunk_states.data());
-                             });
-      if (error != 0) {
-        for (uint64_t i = first_doubtful; i < last_doubtful; i++) {
-          if (may_be_zero_page(entries[i])) {
-            corrections.settle(i, i + 1, kUnknown, chunk_states.data());
-          }
-        }
-      }
-    }
+    if (settle_zero) settle_zero_pages(fd, start, entries.data(), count, &corrections);
     if (options.check_huge) {
       scan(fd, start, count, kIsHuge, [&](uint64_t first, uint64_t last, uint64_t) {
-        corrections.settle(first, last, kUnknown, chunk_states.data());
+        corrections.settle(first, last, kUnknown);
       });
     }
     if (states) memcpy(states + done, chunk_states.data(), count);
@@ -200,7 +225,8 @@ namespace {
 int entry_of_written_page(uint64_t* entry) {
   Result<Fd> fd = open_pagemap(0);
   if (!fd.ok()) return fd.failure().error;
-  void* page = mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* page =
+      mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return errno;
   *static_cast<volatile char*>(page) = 1;
   const Status read = read_pagemap(fd.value().get(), reinterpret_cast<uint64_t>(page), 1, entry);

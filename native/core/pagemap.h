@@ -1,5 +1,6 @@
 // Reading /proc/PID/pagemap: what each page of a process is.
-// Documentation/admin-guide/mm/pagemap.rst; the bits are set in fs/proc/task_mmu.c, pte_to_pagemap_entry().
+// Documentation/admin-guide/mm/pagemap.rst; the bits are set in fs/proc/task_mmu.c,
+// pte_to_pagemap_entry().
 #pragma once
 
 #include <sys/types.h>
@@ -29,8 +30,12 @@ Result<Fd> open_pagemap(pid_t pid);
 Status read_pagemap(int fd, uint64_t address, uint64_t pages, uint64_t* entries);
 
 struct ScanOptions {
-  // Ask PAGEMAP_SCAN which pages are PMD-mapped huge pages, whose bit 56 is wrong, and call them unknown.
+  // Ask PAGEMAP_SCAN which pages are PMD-mapped huge pages, whose bit 56 is wrong, and call them
+  // unknown.
   bool check_huge;
+  // Ask it which pages are the zero page, which the entries show as they show a shared page.
+  // Without it such pages count as shared.
+  bool check_zero;
 };
 
 // One state a page. `states` or `counts` (kPageStates long) may be null.

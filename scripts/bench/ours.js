@@ -83,13 +83,14 @@ export async function copyOnWrite(pages) {
  * @param {number} pid
  * @param {bigint} address
  * @param {number} pages
+ * @param {boolean} exact Whether zero and huge pages are looked for, which the floor cannot tell from others.
  * @returns {Runner}
  */
-export function countExclusiveShared(pid, address, pages) {
+export function countExclusiveShared(pid, address, pages, exact) {
   return {
     run() {
       const start = process.hrtime.bigint();
-      const { exclusive, shared } = countPages(pid, address, pages);
+      const { exclusive, shared } = countPages(pid, { address, pages }, { checkHuge: exact, checkZero: exact });
       return Promise.resolve([sinceNs(start), exclusive, shared]);
     },
     close: () => Promise.resolve(),
