@@ -1,7 +1,7 @@
 /** `cowlab replay`: the steps of a saved result, once more, and what came out differently. */
 import { readFileSync } from 'node:fs';
 import { Value } from 'typebox/value';
-import { compareTraces } from '../machine/compare.js';
+import { compareTraces, repeatable } from '../machine/compare.js';
 import { replayOnLinux, replayOnModel } from '../machine/open.js';
 import { showFigure } from '../schema/figure.js';
 import { ResultSchema } from '../schema/result.js';
@@ -34,8 +34,10 @@ export interface ReplayFlags {
 async function replayOne(result: ResultDocument, flags: ReplayFlags) {
   const { facts, trace } = result;
   if (!facts || trace.length === 0) throw new UsageError(`${result.experiment} holds no steps: ${result.reason}`);
-  const again = flags.model ? await replayOnModel(trace, facts) : (await replayOnLinux(trace)).trace;
-  const checks = compareTraces(trace, again, 'comparison');
+  const predicted = await replayOnModel(trace, facts);
+  const expected = repeatable(trace, predicted);
+  const again = flags.model ? predicted : (await replayOnLinux(trace)).trace;
+  const checks = compareTraces(expected, again, 'comparison');
   const differences = checks.filter(({ pass }) => pass === false);
   return { experiment: result.experiment, on: flags.model ? 'model' : 'linux', compared: checks.length, differences };
 }

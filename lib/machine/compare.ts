@@ -139,6 +139,48 @@ export function compareTraces(expected: Trace, measured: Trace, basis: Basis = '
   return checks;
 }
 
+/** The recorded figures, but the model's own wherever it cannot be exact: those need not come out twice the same. */
+function exactOnly(
+  recorded: Record<string, Figure>,
+  model: Record<string, Figure> | undefined,
+): Record<string, Figure> {
+  return Object.fromEntries(
+    Object.entries(recorded).map(([name, figure]) => {
+      const predicted = model?.[name];
+      return [name, typeof predicted === 'object' ? predicted : figure];
+    }),
+  );
+}
+
+function repeatableOutcome(recorded: Outcome, model: Outcome): Outcome {
+  const { observation } = recorded;
+  const result = { ...recorded };
+  if (typeof model.minorFaults === 'object') result.minorFaults = model.minorFaults;
+  if (!observation) return result;
+  const processes = observation.processes.map(({ process, regions }) => {
+    const twin = model.observation?.processes.find((one) => one.process === process);
+    return {
+      process,
+      regions: regions.map((region) => {
+        const predicted = twin?.regions.find((one) => one.region === region.region);
+        return { ...region, smapsKb: exactOnly(region.smapsKb, predicted?.smapsKb) };
+      }),
+    };
+  });
+  return { ...result, observation: { ...observation, processes } };
+}
+
+/**
+ * What a recorded program must give when it is repeated: the recorded figures where the model is exact, its ranges
+ * and unknowns where it is not (accessed bits, writeback).
+ */
+export function repeatable(recorded: Trace, model: Trace): Trace {
+  return recorded.map((entry, index) => {
+    const predicted = model[index];
+    return predicted ? { step: entry.step, outcome: repeatableOutcome(entry.outcome, predicted.outcome) } : entry;
+  });
+}
+
 export function describeCheck({ name, unit, expected, measured }: Check): string {
   return `${name}: expected ${showFigure(expected)} ${unit}, measured ${showFigure(measured)}`;
 }

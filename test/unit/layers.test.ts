@@ -101,7 +101,6 @@ tester.run('layers', plugin.rules.layers, {
     caught('machine imports native', 'lib/machine/open.ts', `import '../native.js'`, 'upwards'),
     caught('machine imports api past linux', 'lib/machine/open.ts', `import '../api/fork.js'`, 'upwards'),
     caught('machine imports an experiment', 'lib/machine/open.ts', `import '../experiments/enomem.js'`, 'upwards'),
-    caught('linux imports model', 'lib/machine/linux/backend.ts', `import '../model/backend.js'`, 'upwards'),
     caught('model imports linux', 'lib/machine/model/fork.ts', `import '../linux/backend.js'`, 'upwards'),
     caught('model imports proc', 'lib/machine/model/fork.ts', `import '../../proc/meminfo.js'`, 'upwards'),
     caught(
