@@ -63,7 +63,8 @@ function compareFindings(predicted: Findings, measured: Findings): Check[] {
   });
 }
 
-function judge(checks: readonly Check[], disturbed: readonly string[]): { verdict: Verdict; reason: string } {
+/** The verdict of a run: a disturbed machine proves nothing, whatever the checks say. */
+export function judge(checks: readonly Check[], disturbed: readonly string[]): { verdict: Verdict; reason: string } {
   const failed = checks.filter(({ pass }) => pass === false);
   const passed = checks.filter(({ pass }) => pass === true);
   if (disturbed.length > 0) {
