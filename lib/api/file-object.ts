@@ -1,5 +1,12 @@
 /** Objects that several regions and processes can map: memfds, and temporary files that have no name. */
-import { closeSync, constants, openSync, unlinkSync, write as writeWithCallback } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fsync as fsyncWithCallback,
+  openSync,
+  unlinkSync,
+  write as writeWithCallback,
+} from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +16,7 @@ import { MAX_REGION_PAGES, requireInteger, requireRange } from '../schema/argume
 import type { PageRange } from '../schema/arguments.js';
 
 const write = promisify(writeWithCallback);
+const fsync = promisify(fsyncWithCallback);
 
 /**
  * Pages written by one call of write(2). To a file, one: a longer write makes large folios in the page cache of
@@ -28,7 +36,11 @@ export class FileObject {
     this.pages = pages;
   }
 
-  /** write(2) of zeros into whole pages: afterwards they are allocated, in the page cache, and dirty. */
+  /**
+   * write(2) of zeros into whole pages: afterwards they are allocated and in the page cache; a memfd's are dirty.
+   * A file's are written out at once, because fault-around passes over pages that writeback has locked
+   * [filemap_map_pages].
+   */
   async write(range?: PageRange): Promise<void> {
     const { first, pages } = requireRange(range, this.pages);
     const pageSize = native().pageSizeBytes;
@@ -38,6 +50,7 @@ export class FileObject {
       const { bytesWritten } = await write(this.#openFd(), zeros, 0, Math.min(zeros.length, end - position), position);
       position += bytesWritten;
     }
+    if (this.backing === 'file') await fsync(this.#openFd());
   }
 
   /** A new descriptor of the same object, for the caller to close or to send away. */

@@ -125,6 +125,13 @@ function readInOrder(world: World, mapping: Mapping, selection: Selection): Effe
   return simulation.effect;
 }
 
+/** The read of a page that has no memory behind it; the caller reports the error. */
+export function readBeyondEnd(world: World, mapping: Mapping, page: number, vma: Vma): void {
+  const simulation = new ReadSimulation(world, mapping);
+  simulation.readBeyondEnd(page, vma);
+  simulation.finish();
+}
+
 /** The selected pages VMA by VMA, as pages of the object. */
 function byVma(mapping: Mapping, runs: readonly PageRun[]): { vma: Vma; selected: readonly PageRun[] }[] {
   return mapping.vmas

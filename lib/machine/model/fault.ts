@@ -35,10 +35,7 @@ export class ReadSimulation {
 
   /** The page must lie in the VMA, and have memory behind it. */
   read(page: number, vma: Vma): void {
-    const { pagesPerTable } = this.world.facts;
-    const number = Math.floor(page / pagesPerTable);
-    if (number !== this.tableNumber) this.enter(number);
-    const index = page - number * pagesPerTable;
+    const index = this.enterTableOf(page);
     const reaction = this.reactionOf(this.table[index] ?? 0, vma);
     if (reaction.mapped) return;
     this.effect.faults++;
@@ -46,6 +43,11 @@ export class ReadSimulation {
     this.faultAround(page, index, vma);
     this.table[index] = reaction.target;
     if (reaction.allocates) this.effect.allocated++;
+  }
+
+  /** Reads a page of the VMA that has no memory behind it: its neighbours are mapped before that is found. */
+  readBeyondEnd(page: number, vma: Vma): void {
+    this.faultAround(page, this.enterTableOf(page), vma);
   }
 
   /** Puts the result into the run list. A new simulation is needed after it. */
@@ -58,6 +60,14 @@ export class ReadSimulation {
         configurations,
       })),
     );
+  }
+
+  /** Makes the page's table the current one, and returns the page's index in it. */
+  private enterTableOf(page: number): number {
+    const { pagesPerTable } = this.world.facts;
+    const number = Math.floor(page / pagesPerTable);
+    if (number !== this.tableNumber) this.enter(number);
+    return page - number * pagesPerTable;
   }
 
   private enter(number: number): void {

@@ -2,7 +2,7 @@
 import { sum, type Figure } from '../../schema/figure.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Outcome } from '../../schema/step.js';
-import { type AccessKind, permits, touchRange } from './access.js';
+import { type AccessKind, permits, readBeyondEnd, touchRange } from './access.js';
 import { backedPages, type Mapping, type World } from './process.js';
 import { endOf, overlap, prepareAnonVma } from './vma.js';
 
@@ -49,10 +49,11 @@ function populatePart(
   const end = Math.max(range.first, Math.min(endOf(range), backedPages(mapping)));
   const faults = touchRange(world, mapping, kind, { first: range.first, pages: end - range.first });
   const beyondEnd = end < endOf(range);
-  if (beyondEnd && kind === 'write' && !mapping.shared) {
-    // do_cow_fault() prepares the anon_vma before it finds that there is no page to copy.
-    const vma = mapping.vmas.find((each) => end >= each.first && end < endOf(each));
-    if (vma) prepareAnonVma(mapping.vmas, vma);
+  const vma = mapping.vmas.find((each) => end >= each.first && end < endOf(each));
+  if (beyondEnd && vma) {
+    // do_cow_fault() prepares the anon_vma, and do_read_fault() maps what is around, before they find no page.
+    if (kind === 'read') readBeyondEnd(world, mapping, end, vma);
+    else if (!mapping.shared) prepareAnonVma(mapping.vmas, vma);
   }
   return { faults, beyondEnd };
 }
