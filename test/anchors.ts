@@ -478,4 +478,15 @@ export const anchors: Anchor[] = [
       await expectRegion(machine, child, region, { Private_Dirty: 4000 }, { exclusive: 1000 });
     },
   },
+  {
+    name: 'a read beyond the end of an object fails, but has mapped the pages around it',
+    async run(machine) {
+      const object = await machine.createMemfd(5);
+      await object.write();
+      const region = await machine.root.map({ pages: 8, backing: object, sharing: 'shared' });
+      const beyond = machine.root.advise(region, 'populate-read', { first: 6, pages: 1 });
+      await expect(beyond).rejects.toMatchObject({ code: 'EFAULT', syscall: 'madvise' });
+      await expectRegion(machine, machine.root, region, { Rss: 20, Pss: 20 }, { exclusive: 5, 'not-present': 3 });
+    },
+  },
 ];

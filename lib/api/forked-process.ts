@@ -262,6 +262,7 @@ export class ForkedProcess {
   }
 
   #holding(region: RegionHandle): Holding {
+    this.#requireLiving();
     requireObject('region', region);
     const holding = this.#regions.get(region);
     if (!holding) throw new TypeError(`region is not mapped in process ${String(this.pid)}`);

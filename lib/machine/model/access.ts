@@ -2,16 +2,26 @@
 import type { Figure } from '../../schema/figure.js';
 import { pageOrder, type PageRun, type Selection, selectedRuns } from '../../schema/selection.js';
 import type { Outcome } from '../../schema/step.js';
-import { pteOf } from './configuration.js';
+import { type Configuration, pteOf } from './configuration.js';
 import { ReadSimulation } from './fault.js';
 import type { Effect } from './lineage.js';
 import { backedPages, endProcess, type Mapping, type ModelProcess, toObject, type World } from './process.js';
-import { populateShared, readMissing, writePrivate, writeShared } from './transitions.js';
+import { populatePrivate, populateShared, readMissing, writePrivate, writeShared } from './transitions.js';
 import { clipRuns, endOf, overlap, prepareAnonVma, type Vma } from './vma.js';
 
 export type AccessKind = 'read' | 'write';
 
 const WRITEBACK = 'writeback may have cleaned pages of the file, and the write to a cleaned page faults again';
+const STALE =
+  'MADV_POPULATE_WRITE made entries writable without a flush, and a write through an old translation faults once more';
+
+/** What a write does to one page of a private and of a shared mapping. */
+interface WriteRules {
+  onPrivate: typeof writePrivate;
+  onShared: typeof writeShared;
+}
+const BY_PROCESS: WriteRules = { onPrivate: writePrivate, onShared: writeShared };
+const BY_POPULATE: WriteRules = { onPrivate: populatePrivate, onShared: populateShared };
 
 /** Touches the selected pages in their order; the process ends at the first page that it may not touch. */
 export function access(
@@ -23,7 +33,7 @@ export function access(
 ): Outcome {
   const fatal = firstFatal(mapping, kind, selection);
   const survived = fatal ? { ...selection, to: fatal.position } : selection;
-  const minorFaults = touch(world, mapping, kind, survived, writeShared);
+  const minorFaults = touch(world, mapping, kind, survived, BY_PROCESS);
   if (!fatal) return { minorFaults, majorFaults: 0 };
   endProcess(world, process);
   return { ended: { signal: fatal.signal } };
@@ -31,7 +41,7 @@ export function access(
 
 /** Touches every page of a range, in order, as the kernel does to populate it; all pages must be permitted. */
 export function touchRange(world: World, mapping: Mapping, kind: AccessKind, range: PageRun): Figure {
-  return touch(world, mapping, kind, wholeRange(range), populateShared);
+  return touch(world, mapping, kind, wholeRange(range), BY_POPULATE);
 }
 
 export function wholeRange({ first, pages }: PageRun): Selection {
@@ -63,30 +73,29 @@ function firstFatal(
   return undefined;
 }
 
-/** Returns the minor faults. @param onShared What a write does to a page of a shared mapping. */
-function touch(
-  world: World,
-  mapping: Mapping,
-  kind: AccessKind,
-  selection: Selection,
-  onShared: typeof writeShared,
-): Figure {
+/** Returns the minor faults. */
+function touch(world: World, mapping: Mapping, kind: AccessKind, selection: Selection, rules: WriteRules): Figure {
   if (selection.from >= selection.to) return 0;
   const runs = selectedRuns(selection);
-  if (kind === 'write') return write(world, mapping, runs, onShared);
+  if (kind === 'write') return write(world, mapping, runs, rules);
   const effect = mapping.cached ? readInOrder(world, mapping, selection) : readAnonymous(world, mapping, runs);
   return settle(world, mapping, effect);
 }
 
-function write(world: World, mapping: Mapping, runs: readonly PageRun[], onShared: typeof writeShared): Figure {
+function write(world: World, mapping: Mapping, runs: readonly PageRun[], rules: WriteRules): Figure {
   const effect: Effect = { faults: 0, allocated: 0 };
-  let alreadyWritable = 0;
+  if (rules === BY_POPULATE) mapping.lineage.populated = true;
+  const mayFaultAgain = (page: Configuration): boolean => {
+    const pte = pteOf(page, mapping.id);
+    return pte?.writable === true && (mapping.writeNotify || (pte.stale === true && rules === BY_PROCESS));
+  };
+  let doubtful = 0;
   for (const { vma, selected } of byVma(mapping, runs)) {
-    if (mapping.writeNotify) {
-      alreadyWritable += mapping.lineage.countPages(selected, (page) => pteOf(page, mapping.id)?.writable === true);
+    if (mapping.writeNotify || mapping.lineage.populated) {
+      doubtful += mapping.lineage.countPages(selected, mayFaultAgain);
     }
     const part = mapping.lineage.apply(selected, (draft) =>
-      mapping.shared ? onShared(draft, mapping, world.mutation) : writePrivate(draft, mapping, world.mutation),
+      (mapping.shared ? rules.onShared : rules.onPrivate)(draft, mapping, world.mutation),
     );
     // vmf_anon_prepare() is called by every private write fault, and by no other fault.
     if (!mapping.shared && part.faults > 0) prepareAnonVma(mapping.vmas, vma);
@@ -94,7 +103,7 @@ function write(world: World, mapping: Mapping, runs: readonly PageRun[], onShare
     effect.allocated += part.allocated;
   }
   const min = settle(world, mapping, effect);
-  return alreadyWritable === 0 ? min : { min, max: min + alreadyWritable, why: WRITEBACK };
+  return doubtful === 0 ? min : { min, max: min + doubtful, why: mapping.writeNotify ? WRITEBACK : STALE };
 }
 
 function readAnonymous(world: World, mapping: Mapping, runs: readonly PageRun[]): Effect {

@@ -16,6 +16,8 @@ export interface Pte {
   readonly frame: number;
   readonly writable: boolean;
   readonly dirty: boolean;
+  /** It became writable without a flush, so that the processor may still hold a read-only translation of it. */
+  readonly stale?: true;
 }
 
 export interface Cache {
@@ -115,7 +117,7 @@ function keyOf({ cache, exclusive, ptes }: Configuration): string {
   let key = (cache.present ? 'c' : '-') + (cache.dirty ? 'd' : '-');
   for (const each of exclusive) key += each ? 'x' : '.';
   for (const pte of ptes) {
-    key += `|${String(pte.mapping)}:${String(pte.frame)}${pte.writable ? 'w' : ''}${pte.dirty ? 'd' : ''}`;
+    key += `|${String(pte.mapping)}:${String(pte.frame)}${pte.writable ? 'w' : ''}${pte.dirty ? 'd' : ''}${pte.stale ? 's' : ''}`;
   }
   return key;
 }

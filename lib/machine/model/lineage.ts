@@ -20,6 +20,8 @@ export class Lineage {
   readonly runs = new RunList();
   /** Mappings that exist. */
   readonly mappings = new Set<number>();
+  /** MADV_POPULATE_WRITE has been here, so that entries may be stale; without it nobody need look for them. */
+  populated = false;
   private nextMapping = 0;
 
   /**

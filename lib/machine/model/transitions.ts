@@ -45,7 +45,10 @@ export function mapCachePage(draft: Draft, mapping: MappingKind, writable: boole
 /** A write by a private mapping: do_anonymous_page(), do_cow_fault(), do_wp_page(). */
 export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
   const pte = draft.pte(mapping.id);
-  if (pte?.writable) return 0;
+  if (pte?.writable) {
+    if (pte.stale) draft.set(refreshed(pte));
+    return 0;
+  }
   // do_cow_fault() reads the page to copy from the page cache, which allocates it where there was a hole.
   if (!pte && mapping.cached) draft.allocateCache();
   // wp_can_reuse_anon_folio(): an anonymous page that nobody else maps is taken over, not copied.
@@ -67,13 +70,37 @@ export function writeShared(draft: Draft, mapping: MappingKind, mutation?: Mutat
   return faults;
 }
 
+/** The entry without a stale translation of it. */
+function refreshed({ mapping, frame, writable, dirty }: Pte): Pte {
+  return { mapping, frame, writable, dirty };
+}
+
+/**
+ * MADV_POPULATE_WRITE on a private mapping: a write fault, but taken by a system call and not by the processor. Where
+ * the page is taken over and not copied, the entry becomes writable in place [wp_page_reuse], and no flush follows:
+ * x86 and arm64 leave it to the spurious fault that the next write may take [flush_tlb_fix_spurious_fault].
+ */
+export function populatePrivate(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
+  const before = draft.pte(mapping.id);
+  if (before?.writable) return 0;
+  const faults = writePrivate(draft, mapping, mutation);
+  const after = draft.pte(mapping.id);
+  if (before && after && after.frame === before.frame) draft.set({ ...after, stale: true });
+  return faults;
+}
+
 /**
  * MADV_POPULATE_WRITE on a shared mapping. A page that is writable already is not written, but follow_page_pte() calls
  * set_page_dirty() where neither entry nor folio are dirty (FOLL_TOUCH with FOLL_WRITE).
  */
 export function populateShared(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
   const pte = draft.pte(mapping.id);
-  if (!pte?.writable) return writeShared(draft, mapping, mutation);
+  if (!pte?.writable) {
+    const faults = writeShared(draft, mapping, mutation);
+    const after = draft.pte(mapping.id);
+    if (pte && after) draft.set({ ...after, stale: true });
+    return faults;
+  }
   if (!pte.dirty) draft.dirtyCache();
   return 0;
 }
@@ -90,7 +117,7 @@ export function copyPte(draft: Draft, parent: number, child: number, mutation?: 
   const pte = draft.pte(parent);
   if (!pte) return;
   // __copy_present_ptes() write-protects both; folio_try_dup_anon_rmap_ptes() clears PageAnonExclusive.
-  const both: Pte = { ...pte, writable: false };
+  const both: Pte = { ...refreshed(pte), writable: false };
   draft.set(mutation === 'fork-keeps-write' ? pte : both);
   draft.set({ ...both, mapping: child });
   if (pte.frame >= 0) draft.exclusive[pte.frame] = false;
@@ -100,7 +127,8 @@ export function copyPte(draft: Draft, parent: number, child: number, mutation?: 
 export function protectPte(draft: Draft, mapping: MappingKind, writable: boolean): void {
   const pte = draft.pte(mapping.id);
   if (!pte) return;
-  draft.set({ ...pte, writable: writable && canBeWritable(draft, mapping, pte) });
+  // change_pte_range() flushes whatever changes.
+  draft.set({ ...refreshed(pte), writable: writable && canBeWritable(draft, mapping, pte) });
 }
 
 function canBeWritable(draft: Draft, mapping: MappingKind, pte: Pte): boolean {
