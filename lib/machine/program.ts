@@ -277,6 +277,8 @@ export class ProgramMachine implements Machine {
 
   async close(): Promise<void> {
     this.#closed = true;
+    // Ends what is under way, however long it would take; a fork among it may still have made a process, hence twice.
+    await this.#backend.close();
     await this.#turn.catch(() => undefined);
     await this.#backend.close();
   }

@@ -1,0 +1,35 @@
+// A laboratory that works until it is killed: argv[2] says how it ends. Run by death.test.ts.
+import { Worker, isMainThread } from 'node:worker_threads';
+
+const { fork, createMemfd } = await import(process.env.COWLAB_LIBRARY);
+const how = process.argv[2] ?? 'work';
+
+async function work() {
+  for (;;) {
+    const root = fork();
+    process.stdout.write(`${root.pid}\n`);
+    const object = createMemfd(64);
+    const region = await root.map({ pages: 4000 });
+    await root.map({ pages: 64, object, sharing: 'shared', populate: true });
+    await root.write(region);
+    const children = [await root.fork(), await root.fork()];
+    const grandchild = await children[0].fork();
+    process.stdout.write(`${[...children, grandchild].map(({ pid }) => pid).join('\n')}\n`);
+    await Promise.all([...children, grandchild].map((child) => child.write(region, { pattern: 'random' })));
+    await children[0].kill();
+    await root.close();
+    object.close();
+  }
+}
+
+if (how === 'worker' && isMainThread) {
+  const worker = new Worker(new URL(import.meta.url), { argv: ['work'], stdout: false });
+  setTimeout(() => void worker.terminate().then(() => setInterval(() => undefined, 1000)), 150);
+} else {
+  if (how === 'exit') setTimeout(() => process.exit(0), 120);
+  if (how === 'throw')
+    setTimeout(() => {
+      throw new Error('as asked');
+    }, 120);
+  await work();
+}
