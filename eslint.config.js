@@ -4,7 +4,8 @@ import tseslint from 'typescript-eslint';
 import layers from './scripts/lint-layers.js';
 
 export default defineConfig(
-  globalIgnores(['build/', 'coverage/', 'dist/', 'node_modules/', 'prebuilds/']),
+  // Programs that tests start are plain JavaScript over the built library: no project types them.
+  globalIgnores(['build/', 'coverage/', 'dist/', 'node_modules/', 'prebuilds/', 'test/**/*.mjs']),
   eslint.configs.recommended,
   tseslint.configs.strictTypeChecked,
   tseslint.configs.stylisticTypeChecked,

@@ -1,6 +1,6 @@
-// From JavaScript values to C++ ones, and from failures to JavaScript errors: the one place that throws.
-// TypeScript has validated everything before; these checks are the last line, so that nothing JavaScript passes
-// can crash the process.
+// From JavaScript values to C++ ones, and from failures to JavaScript errors: the one place that
+// throws. TypeScript has validated everything before; these checks are the last line, so that
+// nothing JavaScript passes can crash the process.
 #pragma once
 
 #include <napi.h>
@@ -34,7 +34,8 @@ bool boolean_argument(const Napi::CallbackInfo& info, size_t index, const char* 
 uint64_t address_argument(const Napi::CallbackInfo& info, size_t index, uint64_t pages);
 pid_t pid_argument(const Napi::CallbackInfo& info, size_t index);
 
-// The bytes of a typed array of exactly this kind and at least `length` elements, in memory that stays put.
+// The bytes of a typed array of exactly this kind and at least `length` elements, in memory that
+// stays put.
 template <typename Array>
 Array typed_array_argument(const Napi::CallbackInfo& info, size_t index, napi_typedarray_type type,
                            size_t length, const char* name) {

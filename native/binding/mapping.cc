@@ -1,5 +1,5 @@
-// Mapping: memory of Node's own process. The only way JavaScript reaches it is through this object, which knows
-// its range, so no address from JavaScript is ever touched.
+// Mapping: memory of Node's own process. The only way JavaScript reaches it is through this object,
+// which knows its range, so no address from JavaScript is ever touched.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -44,7 +44,8 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   explicit Mapping(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Mapping>(info) {
     const Napi::Env env = info.Env();
     RegionSpec spec{};
-    spec.length = integer_argument(info, 0, 1, kMaxRegionBytes / page_size(), "pages must be from 1 to 2^34") *
+    spec.length = integer_argument(info, 0, 1, kMaxRegionBytes / page_size(),
+                                   "pages must be from 1 to 2^34") *
                   page_size();
     spec.protection = PROT_READ | PROT_WRITE;
     spec.shared = boolean_argument(info, 1, "shared must be a boolean");
@@ -52,7 +53,9 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     spec.populate = boolean_argument(info, 3, "populate must be a boolean");
     if (!info[4].IsNumber()) throw_type_error(env, "fd must be a number");
     spec.fd = info[4].As<Napi::Number>().Int32Value();
-    spec.offset = integer_argument(info, 5, 0, 1ULL << 40, "offset must be a whole number of pages") * page_size();
+    spec.offset =
+        integer_argument(info, 5, 0, 1ULL << 40, "offset must be a whole number of pages") *
+        page_size();
     if (spec.fd >= 0) require_safe_object(env, spec);
     if (!prepare_access()) throw_failure(env, last_failure("mmap"));
     range_ = std::make_shared<Range>(unwrap(env, map_region(spec)), spec.length);
@@ -95,8 +98,8 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     const uint64_t value = info[8].As<Napi::BigInt>().Uint64Value(&lossless);
     auto into = typed_array_argument<Napi::Float64Array>(info, 9, napi_float64_array, 3,
                                                          "into must be a Float64Array(3)");
-    const AccessReport report = access_pages(write ? AccessKind::kWrite : AccessKind::kRead, range.base,
-                                             selection, value, -1);
+    const AccessReport report = access_pages(write ? AccessKind::kWrite : AccessKind::kRead,
+                                             range.base, selection, value, -1);
     into[0] = static_cast<double>(report.minor_faults);
     into[1] = static_cast<double>(report.major_faults);
     into[2] = static_cast<double>(report.elapsed_ns);
@@ -108,9 +111,12 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     const Napi::Env env = info.Env();
     Range& range = open_range(info);
     const uint64_t limit = range.length / page_size();
-    const uint64_t first = integer_argument(info, 0, 0, limit, "first must be a page of the mapping");
-    const uint64_t pages = integer_argument(info, 1, 0, limit - first, "pages must lie inside the mapping");
-    const int advice = static_cast<int>(integer_argument(info, 2, 0, 1000, "advice must be a number"));
+    const uint64_t first =
+        integer_argument(info, 0, 0, limit, "first must be a page of the mapping");
+    const uint64_t pages =
+        integer_argument(info, 1, 0, limit - first, "pages must lie inside the mapping");
+    const int advice =
+        static_cast<int>(integer_argument(info, 2, 0, 1000, "advice must be a number"));
     switch (advice) {
       case MADV_DONTNEED:
       case MADV_DONTFORK:
@@ -129,7 +135,8 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     return env.Undefined();
   }
 
-  // The one ArrayBuffer over the memory: two over one address would abort V8. TypeScript asks once and keeps it.
+  // The one ArrayBuffer over the memory: two over one address would abort V8. TypeScript asks once
+  // and keeps it.
   Napi::Value buffer(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     open_range(info);
@@ -143,8 +150,9 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     return created;
   }
 
-  // Gives the memory back. If JavaScript may still see the addresses (also after ArrayBuffer.transfer(), which
-  // moves them where nobody can detach them), they stay readable and empty until its buffer is collected.
+  // Gives the memory back. If JavaScript may still see the addresses (also after
+  // ArrayBuffer.transfer(), which moves them where nobody can detach them), they stay readable and
+  // empty until its buffer is collected.
   Napi::Value close(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     if (!range_) return env.Undefined();

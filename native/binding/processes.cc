@@ -36,12 +36,14 @@ Napi::Value open_channel_pair(const Napi::CallbackInfo& info) {
   return ends;
 }
 
-// sendCommand(fd, words, passedFd | -1): one command, with a descriptor if there is one. Never blocks.
+// sendCommand(fd, words, passedFd | -1): one command, with a descriptor if there is one. Never
+// blocks.
 Napi::Value send_command(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int fd = static_cast<int>(integer_argument(info, 0, 0, kMaxFd, "fd must be a descriptor"));
   const auto words = typed_array_argument<Napi::BigUint64Array>(
-      info, 1, napi_biguint64_array, sizeof(Command) / sizeof(uint64_t), "words must be a BigUint64Array(16)");
+      info, 1, napi_biguint64_array, sizeof(Command) / sizeof(uint64_t),
+      "words must be a BigUint64Array(16)");
   if (!info[2].IsNumber()) throw_type_error(env, "passedFd must be a number");
   const int passed = info[2].As<Napi::Number>().Int32Value();
 
@@ -68,8 +70,8 @@ Napi::Value send_command(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
-// waitProcess(pid, into): false while it lives; else true, and `into` holds status, minor and major faults,
-// maximum RSS in bytes, and user and system time in microseconds.
+// waitProcess(pid, into): false while it lives; else true, and `into` holds status, minor and major
+// faults, maximum RSS in bytes, and user and system time in microseconds.
 Napi::Value wait_without_blocking(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const pid_t pid = pid_argument(info, 0);

@@ -30,7 +30,8 @@ uint64_t run(AccessKind kind, char* base, const PageCursor& cursor, uint64_t fro
   return sum;
 }
 
-// Not inlined, so that the warm-up runs the very instructions, on the very stack, of the measured run.
+// Not inlined, so that the warm-up runs the very instructions, on the very stack, of the measured
+// run.
 [[gnu::noinline]] AccessReport measure(AccessKind kind, char* base, const Selection& selection,
                                        uint64_t value, int hangup_fd) {
   const PageCursor cursor(selection);
@@ -76,7 +77,8 @@ bool hung_up(int fd) {
 
 bool prepare_access() {
   if (warm_up_page) return true;
-  void* page = mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* page =
+      mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return false;
   warm_up_page = static_cast<char*>(page);
   return true;

@@ -1,5 +1,6 @@
-// What Node says to a process in the command loop, and what that process answers: fixed records of 16 words of
-// 64 bits in the machine's byte order. lib/api/command.ts writes and reads the same layout.
+// What Node says to a process in the command loop, and what that process answers: fixed records of
+// 16 words of 64 bits in the machine's byte order. lib/api/command.ts writes and reads the same
+// layout.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +45,8 @@ struct Command {
 
 struct Reply {
   Op op;
-  uint64_t error;         // errno, 0 for success
-  uint64_t value;         // address, pid, or wait status
+  uint64_t error;  // errno, 0 for success
+  uint64_t value;  // address, pid, or wait status
   uint64_t minor_faults;
   uint64_t major_faults;
   uint64_t elapsed_ns;
@@ -53,11 +54,21 @@ struct Reply {
   uint64_t max_rss_kb;
   uint64_t user_us;
   uint64_t system_us;
-  uint64_t syscall;       // FailedCall
+  uint64_t syscall;  // FailedCall
   uint64_t unused[5];
 };
 
-enum class FailedCall : uint64_t { kNone, kMmap, kMunmap, kMremap, kMprotect, kMadvise, kFork, kWait, kOther };
+enum class FailedCall : uint64_t {
+  kNone,
+  kMmap,
+  kMunmap,
+  kMremap,
+  kMprotect,
+  kMadvise,
+  kFork,
+  kWait,
+  kOther
+};
 
 static_assert(sizeof(Command) == 128, "a command is 16 words");
 static_assert(sizeof(Reply) == 128, "a reply is 16 words");

@@ -1,7 +1,5 @@
 #include "command_loop.h"
 
-#include <csignal>
-#include <cstring>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sys/mman.h>
@@ -10,6 +8,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <csignal>
+#include <cstring>
 
 #include "access.h"
 #include "command.h"
@@ -28,7 +29,8 @@ void keep_only(int channel) {
   for (int fd = kChannel + 1; fd < limit; fd++) close(fd);
 }
 
-// Receives one command, and the descriptor that may come with it (else -1). False when the commander is gone.
+// Receives one command, and the descriptor that may come with it (else -1). False when the
+// commander is gone.
 bool receive(Command* command, int* fd) {
   *fd = -1;
   size_t got = 0;
@@ -43,7 +45,8 @@ bool receive(Command* command, int* fd) {
     const ssize_t bytes = recvmsg(kChannel, &message, MSG_CMSG_CLOEXEC);
     if (bytes < 0 && errno == EINTR) continue;
     if (bytes <= 0) return false;
-    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header;
+         header = CMSG_NXTHDR(&message, header)) {
       if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
         memcpy(fd, CMSG_DATA(header), sizeof(int));
       }
@@ -90,7 +93,8 @@ void fail(Reply* reply, const Failure& failure) {
 
 char* at(uint64_t address) { return reinterpret_cast<char*>(address); }
 
-// Commands come from TypeScript that has checked them; what it may not ask for is checked once more here.
+// Commands come from TypeScript that has checked them; what it may not ask for is checked once more
+// here.
 bool is_region(uint64_t address, uint64_t length) {
   const uint64_t page = page_size();
   return address % page == 0 && length % page == 0 && length > 0 && length <= kMaxRegionBytes;
@@ -175,8 +179,8 @@ void do_grow(const Command& command, Reply* reply) {
   reply->value = reinterpret_cast<uint64_t>(base.value());
 }
 
-// fork(2) without the pthread_atfork handlers, which are Node's: libuv's would close descriptors 4 and 5 here,
-// that are ours by now (uv__signal_global_reinit).
+// fork(2) without the pthread_atfork handlers, which are Node's: libuv's would close descriptors 4
+// and 5 here, that are ours by now (uv__signal_global_reinit).
 pid_t bare_fork() { return static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)); }
 
 void do_fork(int fd, Reply* reply) {
@@ -190,7 +194,8 @@ void do_fork(int fd, Reply* reply) {
   reply->value = static_cast<uint64_t>(pid);
 }
 
-// The child's socket has closed, so it is about to be a zombie; look at our own commander meanwhile.
+// The child's socket has closed, so it is about to be a zombie; look at our own commander
+// meanwhile.
 void do_wait(const Command& command, Reply* reply) {
   const pid_t pid = static_cast<pid_t>(command.argument);
   if (pid <= 0) return fail(reply, EINVAL, FailedCall::kWait);
@@ -208,7 +213,8 @@ void do_wait(const Command& command, Reply* reply) {
   reply->major_faults = static_cast<uint64_t>(usage.ru_majflt);
   reply->max_rss_kb = static_cast<uint64_t>(usage.ru_maxrss);
   reply->user_us = static_cast<uint64_t>(usage.ru_utime.tv_sec * 1000000 + usage.ru_utime.tv_usec);
-  reply->system_us = static_cast<uint64_t>(usage.ru_stime.tv_sec * 1000000 + usage.ru_stime.tv_usec);
+  reply->system_us =
+      static_cast<uint64_t>(usage.ru_stime.tv_sec * 1000000 + usage.ru_stime.tv_usec);
 }
 
 void carry_out(const Command& command, int fd, Reply* reply) {

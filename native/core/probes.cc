@@ -65,7 +65,7 @@ int probe_userfaultfd_wp_async() {
 }
 
 Result<SystemMemory> system_memory() {
-  struct sysinfo info{};
+  struct sysinfo info {};
   if (sysinfo(&info) != 0) return last_failure("sysinfo");
   const uint64_t unit = info.mem_unit;
   return SystemMemory{info.totalram * unit / page_size(), info.totalswap * unit / page_size()};

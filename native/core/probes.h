@@ -1,4 +1,5 @@
-// What this kernel and this process's privileges offer. Each probe returns 0, or the errno that it met.
+// What this kernel and this process's privileges offer. Each probe returns 0, or the errno that it
+// met.
 #pragma once
 
 #include <cstdint>

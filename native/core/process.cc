@@ -1,6 +1,5 @@
 #include "process.h"
 
-#include <csignal>
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -9,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
+
 #include "access.h"
 #include "command_loop.h"
 
@@ -16,7 +17,7 @@ namespace cowlab {
 namespace {
 
 void reset_signals() {
-  struct sigaction standard{};
+  struct sigaction standard {};
   standard.sa_handler = SIG_DFL;
   for (int signal = 1; signal < NSIG; signal++) sigaction(signal, &standard, nullptr);
   sigset_t none;
@@ -41,12 +42,14 @@ void volunteer_for_oom_killer() {
 }
 
 [[noreturn]] void become_root(int channel, pid_t parent) {
-  // The terminal's Ctrl-C is for the harness, which then cleans up; a session of our own keeps it from us.
+  // The terminal's Ctrl-C is for the harness, which then cleans up; a session of our own keeps it
+  // from us.
   setsid();
   reset_signals();
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   if (getppid() != parent) _exit(0);
-  // Orphaned descendants come to this process, so that none is left to init and each can be waited for.
+  // Orphaned descendants come to this process, so that none is left to init and each can be waited
+  // for.
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   // A limit of 1 byte, not 0, also stops core dumps through a pipe (fs/coredump.c).
   const rlimit no_core{1, 1};

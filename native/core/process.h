@@ -24,8 +24,8 @@ struct Channel {
 
 Result<Channel> open_channel();
 
-// fork()s the calling process. The child enters the command loop and never returns; it goes when the other end
-// of its socket does, or when the thread that called this ends.
+// fork()s the calling process. The child enters the command loop and never returns; it goes when
+// the other end of its socket does, or when the thread that called this ends.
 Result<ForkedProcess> fork_process();
 
 struct WaitReport {

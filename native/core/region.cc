@@ -11,8 +11,8 @@ namespace {
 // Bytes that one page table maps: do_fault_around() never looks beyond it (mm/memory.c).
 uint64_t table_bytes() { return page_size() / 8 * page_size(); }
 
-// Guards carry VM_DONTDUMP (smaps `dd`), which no region does: so they never merge with one, not even with
-// a PROT_NONE region.
+// Guards carry VM_DONTDUMP (smaps `dd`), which no region does: so they never merge with one, not
+// even with a PROT_NONE region.
 Status place_guard(char* start, uint64_t length) {
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
   if (mmap(start, length, PROT_NONE, flags, -1, 0) == MAP_FAILED) return last_failure("mmap");
@@ -25,8 +25,7 @@ Result<char*> reserve(uint64_t length) {
   const uint64_t page = page_size();
   const uint64_t align = table_bytes();
   const uint64_t total = length + 2 * align;
-  void* raw =
-      mmap(nullptr, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* raw = mmap(nullptr, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (raw == MAP_FAILED) return last_failure("mmap");
   char* start = static_cast<char*>(raw);
   const uint64_t address = reinterpret_cast<uint64_t>(start);
@@ -53,11 +52,12 @@ Result<char*> map_region(const RegionSpec& spec) {
   if (spec.fd < 0) flags |= MAP_ANONYMOUS;
   if (spec.noreserve) flags |= MAP_NORESERVE;
   if (spec.populate) flags |= MAP_POPULATE;
-  // MAP_POPULATE comes before MADV_NOHUGEPAGE can: keep this mapping at 4K with the process-wide switch.
+  // MAP_POPULATE comes before MADV_NOHUGEPAGE can: keep this mapping at 4K with the process-wide
+  // switch.
   const bool was_disabled = spec.populate && prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1;
   if (spec.populate && !was_disabled) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-  void* mapped = mmap(base, spec.length, spec.protection, flags, spec.fd,
-                      static_cast<off_t>(spec.offset));
+  void* mapped =
+      mmap(base, spec.length, spec.protection, flags, spec.fd, static_cast<off_t>(spec.offset));
   const Failure failure = last_failure("mmap");
   if (spec.populate && !was_disabled) prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
   if (mapped == MAP_FAILED) {

@@ -1,6 +1,6 @@
-// Mapping memory so that a region is one VMA of its own: PROT_NONE guards on both sides, 4K pages, and a start
-// aligned to a page table, so that fault-around does not depend on where the kernel put it.
-// Every function is async-signal-safe.
+// Mapping memory so that a region is one VMA of its own: PROT_NONE guards on both sides, 4K pages,
+// and a start aligned to a page table, so that fault-around does not depend on where the kernel put
+// it. Every function is async-signal-safe.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,13 @@
 namespace cowlab {
 
 struct RegionSpec {
-  uint64_t length;      // bytes, a multiple of the page size
-  int protection;       // PROT_*
+  uint64_t length;  // bytes, a multiple of the page size
+  int protection;   // PROT_*
   bool shared;
   bool noreserve;
   bool populate;
-  int fd;               // -1 for anonymous memory
-  uint64_t offset;      // bytes
+  int fd;           // -1 for anonymous memory
+  uint64_t offset;  // bytes
 };
 
 // The longest region: with its alignment it must stay well inside a 47-bit address space.
@@ -25,7 +25,8 @@ constexpr uint64_t kMaxRegionBytes = 1ULL << 46;
 
 Result<char*> map_region(const RegionSpec& spec);
 
-// Grows by mremap to `length` bytes, at a new address; returns it. The old region is as it was on failure.
+// Grows by mremap to `length` bytes, at a new address; returns it. The old region is as it was on
+// failure.
 Result<char*> grow_region(char* base, uint64_t old_length, uint64_t length);
 
 // Unmaps the whole region with its guards.
@@ -34,7 +35,8 @@ Status unmap_region(char* base, uint64_t length);
 // Takes a part out of a region; a guard stands in its place, so that nothing else can come there.
 Status unmap_part(char* start, uint64_t length);
 
-// Gives the pages back but keeps the addresses readable and writable: for memory JavaScript has a view of.
+// Gives the pages back but keeps the addresses readable and writable: for memory JavaScript has a
+// view of.
 Status blank_region(char* base, uint64_t length);
 
 }  // namespace cowlab

@@ -85,7 +85,7 @@ export function populatePrivate(draft: Draft, mapping: MappingKind, mutation?: M
   if (before?.writable) return 0;
   const faults = writePrivate(draft, mapping, mutation);
   const after = draft.pte(mapping.id);
-  if (before && after && after.frame === before.frame) draft.set({ ...after, stale: true });
+  if (after && after.frame === before?.frame) draft.set({ ...after, stale: true });
   return faults;
 }
 
