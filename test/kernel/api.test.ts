@@ -34,7 +34,11 @@ function vmaOf(process: ForkedProcess, region: RegionHandle) {
 describe('fork from Node', () => {
   test('the child has what Node wrote, and neither sees what the other writes afterwards', async () => {
     const memory = mmap({ pages: 10 });
-    opened.push({ close: () => { memory.unmap(); } });
+    opened.push({
+      close: () => {
+        memory.unmap();
+      },
+    });
     memory.write({}, 5n);
     const child = root();
     expect((await child.read(memory)).sum).toBe(50n);
@@ -46,7 +50,11 @@ describe('fork from Node', () => {
 
   test('shared memory is one memory, also as an ArrayBuffer, both ways', async () => {
     const shared = mmap({ pages: 3, sharing: 'shared' });
-    opened.push({ close: () => { shared.unmap(); } });
+    opened.push({
+      close: () => {
+        shared.unmap();
+      },
+    });
     const words = new BigUint64Array(shared.buffer);
     const child = root();
     await child.write(shared, {}, 2n ** 64n - 1n);
@@ -58,7 +66,11 @@ describe('fork from Node', () => {
   test('a memfd mapped by Node and by a child is one memory; a private mapping of it is not', async () => {
     const object = createMemfd(4);
     const mine = mmap({ pages: 2, object, offset: 2, sharing: 'shared' });
-    opened.push(object, { close: () => { mine.unmap(); } });
+    opened.push(object, {
+      close: () => {
+        mine.unmap();
+      },
+    });
     mine.write({}, 11n);
     const child = root();
     const theirs = await child.map({ pages: 4, object, sharing: 'shared' });
@@ -72,7 +84,11 @@ describe('fork from Node', () => {
 
   test('a mapping that is MADV_DONTFORK throughout is not in the child, which says so', async () => {
     const memory = mmap({ pages: 4 });
-    opened.push({ close: () => { memory.unmap(); } });
+    opened.push({
+      close: () => {
+        memory.unmap();
+      },
+    });
     memory.write();
     memory.advise('dontfork');
     await expect(root().read(memory)).rejects.toThrow(/region is not mapped in process/);
