@@ -12,13 +12,6 @@ import { openMachine } from '../../lib/machine/open.js';
 const VICTIM = fileURLToPath(new URL('victim.mjs', import.meta.url));
 const LIBRARY = new URL('../../dist/index.js', import.meta.url).href;
 
-function start(how: string) {
-  return spawn(process.execPath, [VICTIM, how], {
-    stdio: ['ignore', 'pipe', 'ignore'],
-    env: { ...process.env, COWLAB_LIBRARY: LIBRARY },
-  });
-}
-
 /** Processes that live. A zombie is dead, and whoever inherited it may take its time to bury it. */
 function living(pids: readonly number[]): number[] {
   return pids.filter((pid) => {
@@ -31,18 +24,38 @@ function living(pids: readonly number[]): number[] {
   });
 }
 
-/** Runs a victim until it has ended, and returns the pids of all the processes that it told of. */
-async function pidsOfVictim(how: string, end?: (pid: number) => Promise<void>): Promise<number[]> {
-  const victim = start(how);
-  let output = '';
-  victim.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
-  if (end && victim.pid !== undefined) {
-    await once(victim.stdout, 'data');
-    await end(victim.pid);
+/** A victim that tells, a line each, the pids of the processes it has made. */
+class Victim {
+  readonly process;
+  readonly exited;
+  output = '';
+
+  constructor(how: string) {
+    this.process = spawn(process.execPath, [VICTIM, how], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+      env: { ...process.env, COWLAB_LIBRARY: LIBRARY },
+    });
+    this.exited = once(this.process, 'exit');
+    this.process.stdout.on('data', (chunk: Buffer) => (this.output += chunk.toString()));
   }
-  await once(victim, 'exit');
-  const told = output.split('\n').slice(0, -1).map(Number);
-  return [victim.pid ?? 0, ...told];
+
+  get lines(): string[] {
+    return this.output.split('\n').slice(0, -1);
+  }
+
+  /** Itself and all that it told of. */
+  get pids(): number[] {
+    return [this.process.pid ?? 0, ...this.lines.filter((line) => /^\d+$/.test(line)).map(Number)];
+  }
+
+  async hasTold(lines: number): Promise<void> {
+    while (this.lines.length < lines) await once(this.process.stdout, 'data');
+  }
+
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    this.process.kill(signal);
+    await this.exited;
+  }
 }
 
 async function expectAllGone(pids: readonly number[]): Promise<void> {
@@ -56,45 +69,42 @@ const sharedNames = () => readdirSync('/dev/shm').filter((name) => name.includes
 test('no process outlives a Node that was killed at any of 60 moments', { timeout: 120_000 }, async () => {
   let told = 0;
   for (let moment = 0; moment < 60; moment++) {
-    const pids = await pidsOfVictim('work', async (pid) => {
-      // Every half millisecond of what takes a victim some 30 ms, so that each kind of step is hit.
-      await delay(moment / 2);
-      process.kill(pid, 'SIGKILL');
-    });
-    told += pids.length - 1;
-    await expectAllGone(pids);
+    const victim = new Victim('work');
+    // From before the first fork to the third laboratory, and then some: so that each kind of step is hit.
+    await victim.hasTold(moment % 12);
+    await delay(Math.floor(moment / 12) * 0.7);
+    await victim.kill('SIGKILL');
+    told += victim.pids.length - 1;
+    await expectAllGone(victim.pids);
   }
-  expect(told).toBeGreaterThan(100);
+  expect(told).toBeGreaterThan(300);
   expect(sharedNames()).toEqual([]);
 });
 
 test.each(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGSEGV'] as const)('none outlives a Node ended by %s', async (signal) => {
-  const pids = await pidsOfVictim('work', async (pid) => {
-    await delay(40);
-    process.kill(pid, signal);
-  });
-  expect(pids.length).toBeGreaterThan(3);
-  await expectAllGone(pids);
+  const victim = new Victim('work');
+  await victim.hasTold(7);
+  await victim.kill(signal);
+  await expectAllGone(victim.pids);
 });
 
 test.each(['exit', 'throw'])('none outlives a Node that ends by %s in the middle', async (how) => {
-  const pids = await pidsOfVictim(how);
-  expect(pids.length).toBeGreaterThan(3);
-  await expectAllGone(pids);
+  const victim = new Victim(how);
+  await victim.exited;
+  expect(victim.pids.length).toBeGreaterThan(3);
+  await expectAllGone(victim.pids);
 });
 
 test('none outlives a worker that is terminated, though Node goes on', async () => {
-  const victim = start('worker');
-  let output = '';
-  victim.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+  const victim = new Victim('worker');
   try {
-    await delay(1500);
-    const pids = output.split('\n').slice(0, -1).map(Number);
-    expect(pids.length).toBeGreaterThan(3);
-    await expectAllGone(pids);
-    expect(victim.exitCode).toBeNull();
+    while (!victim.lines.includes('terminated')) await once(victim.process.stdout, 'data');
+    const [self, ...others] = victim.pids;
+    expect(others.length).toBeGreaterThan(6);
+    await expectAllGone(others);
+    expect(living([self ?? 0])).toEqual([self]);
   } finally {
-    victim.kill('SIGKILL');
+    await victim.kill('SIGKILL');
   }
 });
 

@@ -23,13 +23,20 @@ async function work() {
 }
 
 if (how === 'worker' && isMainThread) {
-  const worker = new Worker(new URL(import.meta.url), { argv: ['work'], stdout: false });
-  setTimeout(() => void worker.terminate().then(() => setInterval(() => undefined, 1000)), 150);
+  const worker = new Worker(new URL(import.meta.url), { argv: ['work'], stdout: true });
+  let lines = 0;
+  worker.stdout.on('data', (chunk) => {
+    process.stdout.write(chunk);
+    lines += chunk.toString().split('\n').length - 1;
+    if (lines >= 8) void worker.terminate().then(() => process.stdout.write('terminated\n'));
+  });
+  setInterval(() => undefined, 1000);
 } else {
-  if (how === 'exit') setTimeout(() => process.exit(0), 120);
-  if (how === 'throw')
+  if (how === 'exit') setTimeout(() => process.exit(0), 500);
+  if (how === 'throw') {
     setTimeout(() => {
       throw new Error('as asked');
-    }, 120);
+    }, 500);
+  }
   await work();
 }
