@@ -54,11 +54,15 @@ export interface NativeAddon {
     fd: number,
     offsetPages: number,
   ) => NativeMapping;
-  fork(): { pid: number; fd: number; elapsedNs: number };
+  /**
+   * @param channel The child's end of openChannel(), closed here in any case.
+   * @param into Receives pid and nanoseconds.
+   */
+  fork(channel: number, into: Float64Array): void;
   openChannel(): [ours: number, theirs: number];
   sendCommand(fd: number, words: BigUint64Array, passedFd: number): void;
-  /** False while the child lives; else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
-  waitProcess(pid: number, into: Float64Array): boolean;
+  /** False if the child lives, also after so many microseconds (1000 at most); else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
+  waitProcess(pid: number, patienceUs: number, into: Float64Array): boolean;
   createMemfd(pages: number): number;
   readPagemap(pid: number, address: bigint, pages: number, entries: BigUint64Array): void;
   readPageStates(

@@ -38,6 +38,9 @@ export interface Placement {
   pages: number;
 }
 
+/** How long the event loop is held for a child of Node that was told to end: about as long as its fork held it. */
+const END_IS_NEAR_US = 400;
+
 interface Holding extends Placement {
   /** Pages that a child will not have. */
   dontfork: PageSet;
@@ -59,6 +62,7 @@ export class ForkedProcess {
   /** Resolves when the process has ended and has been waited for. Never rejects. */
   readonly ended: Promise<ExitStatus>;
   #status: ExitStatus | undefined;
+  #settle: (status: ExitStatus) => void = () => undefined;
   readonly #connection: Connection;
   readonly #parent: ForkedProcess | undefined;
   readonly #regions: Map<RegionHandle, Holding>;
@@ -74,21 +78,29 @@ export class ForkedProcess {
     this.#connection = birth.connection;
     this.#parent = parent;
     this.#regions = regions;
-    this.ended = birth.connection.ended.then(() => this.#reap());
+    this.ended = new Promise((resolve) => (this.#settle = resolve));
+    void birth.connection.ended.then(() => this.#reap());
   }
 
   /** @internal Forks Node itself. */
   static fromNode(): ForkedProcess {
-    const { pid, fd, elapsedNs } = native().fork();
     const inherited = new Map<RegionHandle, Holding>();
     for (const mapping of openMappings()) {
       const { address, pages } = mapping;
       if (mapping.inherited) inherited.set(mapping, { address, pages, dontfork: new PageSet() });
     }
-    const connection = new Connection(fd);
-    // The root's hello is not waited for: fork() is synchronous. Commands sent meanwhile are read after it.
-    void connection.hello().catch(() => undefined);
-    return new ForkedProcess({ pid, forkNs: elapsedNs, connection }, undefined, inherited);
+    const [ours, theirs] = native().openChannel();
+    // Made before the fork: until the child ends, each page that Node writes afterwards costs a copy.
+    const connection = new Connection(ours);
+    const into = new Float64Array(2);
+    try {
+      native().fork(theirs, into);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    const [pid = 0, forkNs = 0] = into;
+    return new ForkedProcess({ pid, forkNs, connection }, undefined, inherited);
   }
 
   /** How it ended; undefined while it lives. */
@@ -250,8 +262,10 @@ export class ForkedProcess {
     }
   }
 
+  /** The end is near, and sleeping and waking would cost more than the end itself: so there is some patience first. */
   async #awaitEnd(): Promise<ExitStatus> {
     this.#connection.hold();
+    this.#pollAsChildOfNode(END_IS_NEAR_US);
     const status = await this.ended;
     this.#connection.release();
     return status;
@@ -301,20 +315,31 @@ export class ForkedProcess {
   }
 
   /** Its socket is closed, so the process is a zombie or about to be one. */
-  async #reap(): Promise<ExitStatus> {
-    this.#status = (await this.#waitAsChildOfNode()) ?? (await this.#waitByParent());
-    this.#regions.clear();
-    if (this.#parent) this.#parent.#children.delete(this);
-    return this.#status;
+  async #reap(): Promise<void> {
+    if (this.#parent) {
+      this.#buried(await this.#waitByParent());
+      return;
+    }
+    while (!this.#pollAsChildOfNode(0)) await delay(1);
   }
 
-  async #waitAsChildOfNode(): Promise<ExitStatus | undefined> {
-    if (this.#parent) return undefined;
+  /** Whether a child of Node has ended. */
+  #pollAsChildOfNode(patienceUs: number): boolean {
+    if (this.#status) return true;
     const into = new Float64Array(6);
-    while (!native().waitProcess(this.pid, into)) await delay(1);
+    if (this.#parent || !native().waitProcess(this.pid, patienceUs, into)) return false;
     const [status = 0, minorFaults = 0, majorFaults = 0, maxRssBytes = 0, user = 0, system = 0] = into;
     const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds: user, systemMicroseconds: system };
-    return { ...decodeStatus(status), ...usage };
+    this.#buried({ ...decodeStatus(status), ...usage });
+    return true;
+  }
+
+  #buried(status: ExitStatus): void {
+    this.#status = status;
+    this.#regions.clear();
+    if (this.#parent) this.#parent.#children.delete(this);
+    this.#connection.close();
+    this.#settle(status);
   }
 
   /** Waits through the parent or, if that has ended, through the root, to which the kernel gave the orphan. */

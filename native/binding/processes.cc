@@ -17,14 +17,24 @@ namespace {
 
 constexpr uint64_t kMaxFd = 0x7fffffff;
 
+// fork(channel, into): `channel` is the child's end of a pair from openChannel(), closed here in
+// any case. `into` receives the pid and the nanoseconds. As little as can be is done after the
+// fork, because until the child ends each page that Node writes costs a copy.
 Napi::Value fork_from_node(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  ForkedProcess process = unwrap(env, fork_process());
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("pid", process.pid);
-  result.Set("elapsedNs", static_cast<double>(process.elapsed_ns));
-  result.Set("fd", process.channel.release());  // from here on JavaScript owns it
-  return result;
+  auto into = typed_array_argument<Napi::Float64Array>(info, 1, napi_float64_array, 2,
+                                                       "into must be a Float64Array(2)");
+  const int number =
+      static_cast<int>(integer_argument(info, 0, 0, kMaxFd, "channel must be a descriptor"));
+  int type = 0;
+  socklen_t size = sizeof(type);
+  if (getsockopt(number, SOL_SOCKET, SO_TYPE, &type, &size) != 0)
+    throw_failure(env, last_failure("getsockopt"));
+  const Fd channel(number);
+  const ForkedProcess process = unwrap(env, fork_process(channel.get()));
+  into[0] = process.pid;
+  into[1] = static_cast<double>(process.elapsed_ns);
+  return env.Undefined();
 }
 
 Napi::Value open_channel_pair(const Napi::CallbackInfo& info) {
@@ -70,14 +80,17 @@ Napi::Value send_command(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
-// waitProcess(pid, into): false while it lives; else true, and `into` holds status, minor and major
-// faults, maximum RSS in bytes, and user and system time in microseconds.
+// waitProcess(pid, patienceUs, into): false if it still lives after so many microseconds; else
+// true, and `into` holds status, minor and major faults, maximum RSS in bytes, and user and system
+// time in microseconds.
 Napi::Value wait_without_blocking(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const pid_t pid = pid_argument(info, 0);
-  auto into = typed_array_argument<Napi::Float64Array>(info, 1, napi_float64_array, 6,
+  const uint64_t patience_us =
+      integer_argument(info, 1, 0, 1000, "patienceUs must be at most 1000");
+  auto into = typed_array_argument<Napi::Float64Array>(info, 2, napi_float64_array, 6,
                                                        "into must be a Float64Array(6)");
-  const WaitReport report = unwrap(env, wait_process(pid));
+  const WaitReport report = unwrap(env, wait_process(pid, patience_us));
   if (!report.ended) return Napi::Boolean::New(env, false);
   const rusage& usage = report.usage;
   into[0] = report.status;

@@ -1,5 +1,6 @@
 #include "command_loop.h"
 
+#include <fcntl.h>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sys/mman.h>
@@ -14,6 +15,7 @@
 
 #include "access.h"
 #include "command.h"
+#include "process.h"
 #include "region.h"
 
 namespace cowlab {
@@ -100,7 +102,20 @@ bool is_region(uint64_t address, uint64_t length) {
   return address % page == 0 && length % page == 0 && length > 0 && length <= kMaxRegionBytes;
 }
 
+// Raising is allowed to everybody: when memory runs out, we and not the user's work are to go.
+// Inherited by children, and put off until there is memory, since a process without any is no help.
+void volunteer_for_oom_killer() {
+  static bool done = false;
+  if (done) return;
+  done = true;
+  const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  [[maybe_unused]] const ssize_t written = write(fd, "1000", 4);
+  close(fd);
+}
+
 void do_map(const Command& command, int fd, Reply* reply) {
+  volunteer_for_oom_killer();
   const bool wants_object = (command.flags & kMapObject) != 0;
   if (!is_region(0, command.length) || wants_object != (fd >= 0)) {
     return fail(reply, EINVAL, FailedCall::kMmap);
@@ -179,15 +194,11 @@ void do_grow(const Command& command, Reply* reply) {
   reply->value = reinterpret_cast<uint64_t>(base.value());
 }
 
-// fork(2) without the pthread_atfork handlers, which are Node's: libuv's would close descriptors 4
-// and 5 here, that are ours by now (uv__signal_global_reinit).
-pid_t bare_fork() { return static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)); }
-
 void do_fork(int fd, Reply* reply) {
   if (fd < 0) return fail(reply, EBADF, FailedCall::kFork);
   const uint64_t start = now_ns();
   const pid_t pid = bare_fork();
-  if (pid == 0) run_command_loop(fd);
+  if (pid == 0) run_command_loop(fd, Hello::kSaid);
   const int error = errno;
   reply->elapsed_ns = now_ns() - start;
   if (pid < 0) return fail(reply, error, FailedCall::kFork);
@@ -246,9 +257,9 @@ void carry_out(const Command& command, int fd, Reply* reply) {
 
 }  // namespace
 
-void run_command_loop(int channel) {
+void run_command_loop(int channel, Hello hello) {
   keep_only(channel);
-  say_hello();
+  if (hello == Hello::kSaid) say_hello();
   for (;;) {
     Command command;
     int fd = -1;

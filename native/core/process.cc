@@ -1,6 +1,7 @@
 #include "process.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -33,14 +34,6 @@ void redirect_standard_streams() {
   if (null_device > 2) close(null_device);
 }
 
-// Raising is allowed to everybody: when memory runs out, we and not the user's work are to go.
-void volunteer_for_oom_killer() {
-  const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  [[maybe_unused]] const ssize_t written = write(fd, "1000", 4);
-  close(fd);
-}
-
 [[noreturn]] void become_root(int channel, pid_t parent) {
   // The terminal's Ctrl-C is for the harness, which then cleans up; a session of our own keeps it
   // from us.
@@ -55,11 +48,12 @@ void volunteer_for_oom_killer() {
   const rlimit no_core{1, 1};
   setrlimit(RLIMIT_CORE, &no_core);
   redirect_standard_streams();
-  volunteer_for_oom_killer();
-  run_command_loop(channel);
+  run_command_loop(channel, Hello::kUnsaid);
 }
 
 }  // namespace
+
+pid_t bare_fork() { return static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)); }
 
 Result<Channel> open_channel() {
   int ends[2];
@@ -69,11 +63,8 @@ Result<Channel> open_channel() {
   return Channel{Fd(ends[0]), Fd(ends[1])};
 }
 
-Result<ForkedProcess> fork_process() {
+Result<ForkedProcess> fork_process(int channel) {
   if (!prepare_access()) return last_failure("mmap");
-  Result<Channel> channel = open_channel();
-  if (!channel.ok()) return channel.failure();
-  const int theirs = channel.value().theirs.get();
   const pid_t parent = getpid();
 
   // No handler of Node's may run in the child before they are reset.
@@ -82,21 +73,25 @@ Result<ForkedProcess> fork_process() {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   const uint64_t start = now_ns();
-  const pid_t pid = fork();
+  const pid_t pid = bare_fork();
   const Failure failure = last_failure("fork");
   const uint64_t elapsed = now_ns() - start;
-  if (pid == 0) become_root(theirs, parent);
+  if (pid == 0) become_root(channel, parent);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) return failure;
-  return ForkedProcess{pid, std::move(channel.value().ours), elapsed};
+  return ForkedProcess{pid, elapsed};
 }
 
-Result<WaitReport> wait_process(pid_t pid) {
+Result<WaitReport> wait_process(pid_t pid, uint64_t patience_us) {
   WaitReport report{};
-  const pid_t waited = wait4(pid, &report.status, WNOHANG, &report.usage);
-  if (waited < 0) return last_failure("wait4");
-  report.ended = waited == pid;
-  return report;
+  const uint64_t deadline = now_ns() + patience_us * 1000;
+  for (;;) {
+    const pid_t waited = wait4(pid, &report.status, WNOHANG, &report.usage);
+    if (waited < 0) return last_failure("wait4");
+    report.ended = waited == pid;
+    if (report.ended || patience_us == 0 || now_ns() >= deadline) return report;
+    sched_yield();  // the child may need this very processor to end
+  }
 }
 
 }  // namespace cowlab
