@@ -337,17 +337,25 @@ export class ForkedProcess {
   #buried(status: ExitStatus): void {
     this.#status = status;
     this.#regions.clear();
-    if (this.#parent) this.#parent.#children.delete(this);
     this.#connection.close();
+    const root = this.#root();
+    for (const child of this.#children) {
+      // Orphans are the root's; without a root, what is left ends as its socket does.
+      if (root === this) child.#connection.close();
+      else root.#children.add(child);
+    }
+    root.#children.delete(this);
+    if (this.#parent) this.#parent.#children.delete(this);
     this.#settle(status);
+  }
+
+  #root(): ForkedProcess {
+    return this.#parent ? this.#parent.#root() : this;
   }
 
   /** Waits through the parent or, if that has ended, through the root, to which the kernel gave the orphan. */
   async #waitByParent(): Promise<ExitStatus> {
-    const waiters: ForkedProcess[] = [];
-    for (let process = this.#parent; process; process = process.#parent) waiters.push(process);
-    const root = waiters.at(-1);
-    for (const waiter of [this.#parent, root]) {
+    for (const waiter of [this.#parent, this.#root()]) {
       try {
         if (!waiter) continue;
         const reply = await waiter.#connection.send({ op: Op.wait, argument: BigInt(this.pid) });

@@ -135,9 +135,17 @@ describe('processes', () => {
     const grandchild = await child.fork();
     process.kill(top.pid, 'SIGKILL');
     expect(await top.ended).toMatchObject({ signal: 'SIGKILL' });
-    await top.close();
     await Promise.all([child.ended, grandchild.ended]);
     await expect(grandchild.fork()).rejects.toBeInstanceOf(ProcessEndedError);
+  });
+
+  test('orphans end with their root when it is closed', async () => {
+    const top = root();
+    const middle = await top.fork();
+    const orphan = await (await middle.fork()).fork();
+    await middle.kill();
+    await top.close();
+    expect(orphan.status).toMatchObject({ signal: 'SIGKILL' });
   });
 
   test.each([0, 1, 42, 255])('exit with code %i', async (code) => {
