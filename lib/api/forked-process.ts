@@ -341,7 +341,7 @@ export class ForkedProcess {
     const root = this.#root();
     for (const child of this.#children) {
       // Orphans are the root's; without a root, what is left ends as its socket does.
-      if (root === this) child.#connection.close();
+      if (root.#status) child.#connection.close();
       else root.#children.add(child);
     }
     root.#children.delete(this);
