@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { native } from '../native.js';
+import { requireMemory } from '../proc/meminfo.js';
 import { MAX_REGION_PAGES, requireInteger, requireRange } from '../schema/arguments.js';
 import type { PageRange } from '../schema/arguments.js';
 
@@ -44,6 +45,7 @@ export class FileObject {
   async write(range?: PageRange): Promise<void> {
     const { first, pages } = requireRange(range, this.pages);
     const pageSize = native().pageSizeBytes;
+    requireMemory(pages * pageSize);
     const zeros = Buffer.alloc(Math.min(pages, PAGES_PER_WRITE[this.backing]) * pageSize);
     const end = (first + pages) * pageSize;
     for (let position = first * pageSize; position < end;) {

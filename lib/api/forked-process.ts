@@ -12,7 +12,10 @@ import {
   requireSelection,
 } from '../schema/arguments.js';
 import type { PageChoice, PageRange } from '../schema/arguments.js';
+import { requireMemory } from '../proc/meminfo.js';
+import { countPages } from '../proc/pagemap.js';
 import { PageSet } from '../schema/page-set.js';
+import { selectionCount } from '../schema/selection.js';
 import type { Advice, ExitStatus, Protection } from '../schema/step.js';
 import { ADVICE, MapFlag, Op, PROTECTIONS } from './command.js';
 import type { Command, Reply } from './command.js';
@@ -125,6 +128,7 @@ export class ForkedProcess {
    */
   async map(spec: RawMapSpec): Promise<ForkedRegion> {
     const { pages, sharing, protection, populate, noreserve, object, offset } = requireMapSpec(spec);
+    if (populate) requireMemory(Number(bytes(pages)));
     let flags = 0n;
     if (sharing === 'shared') flags |= MapFlag.shared;
     if (populate) flags |= MapFlag.populate;
@@ -168,6 +172,8 @@ export class ForkedProcess {
   async advise(region: RegionHandle, advice: Advice, range?: PageRange): Promise<AccessReport> {
     const argument = BigInt(ADVICE[requireOneOf('advice', advice, Object.keys(ADVICE) as Advice[])]);
     const holding = this.#holding(region);
+    const { pages } = requireRange(range, holding.pages);
+    if (advice === 'populate-write') requireMemory(Number(bytes(pages)), () => this.#heldBytes(region));
     const reply = await this.#command({ op: Op.advise, ...this.#span(region, range), argument });
     if (advice === 'dontfork') holding.dontfork.add(requireRange(range, holding.pages));
     if (advice === 'dofork') holding.dontfork.remove(requireRange(range, holding.pages));
@@ -283,6 +289,11 @@ export class ForkedProcess {
     return holding;
   }
 
+  /** Memory that a write to the region need not take: its own pages. Those it shares may have to be copied. */
+  #heldBytes(region: RegionHandle): number {
+    return countPages(this.pid, this.#holding(region), { checkHuge: false }).exclusive * native().pageSizeBytes;
+  }
+
   #span(region: RegionHandle, range: PageRange | undefined): { address: bigint; length: bigint } {
     const placement = this.placement(region);
     const { first, pages } = requireRange(range, placement.pages);
@@ -296,6 +307,7 @@ export class ForkedProcess {
     value: bigint,
   ): Promise<AccessReport> {
     const selection = requireSelection(choice, this.placement(region).pages);
+    if (op === Op.write) requireMemory(Number(bytes(selectionCount(selection))), () => this.#heldBytes(region));
     return report(await this.#command({ op, ...this.#span(region, undefined), selection, value }));
   }
 

@@ -2,6 +2,8 @@
 import { closeSync } from 'node:fs';
 import { native } from '../native.js';
 import type { NativeMapping } from '../native.js';
+import { requireMemory } from '../proc/meminfo.js';
+import { countPages } from '../proc/pagemap.js';
 import { requireOneOf, requireRange, requireSelection } from '../schema/arguments.js';
 import type { PageChoice, PageRange } from '../schema/arguments.js';
 import type { Advice } from '../schema/step.js';
@@ -74,6 +76,7 @@ export class Mapping {
     this.#requireOpen();
     const { first, pages } = requireRange(range, this.pages);
     const number = ADVICE[requireOneOf('advice', advice, Object.keys(ADVICE) as Advice[])];
+    if (advice === 'populate-write') requireMemory(pages * native().pageSizeBytes, () => this.#heldBytes());
     this.#native.advise(first, pages, number);
     if (pages === this.pages && advice === 'dontfork') this.inherited = false;
     if (advice === 'dofork') this.inherited = true;
@@ -87,6 +90,10 @@ export class Mapping {
     this.#buffer = undefined;
   }
 
+  #heldBytes(): number {
+    return countPages(process.pid, this, { checkHuge: false }).exclusive * native().pageSizeBytes;
+  }
+
   #requireOpen(): void {
     if (!this.#open) throw new TypeError('the mapping has been unmapped');
   }
@@ -94,6 +101,7 @@ export class Mapping {
   #access(write: boolean, choice: PageChoice | undefined, value: bigint): AccessReport {
     this.#requireOpen();
     const { first, pages, from, to, stride, pattern, seed } = requireSelection(choice, this.pages);
+    if (write) requireMemory((to - from) * native().pageSizeBytes, () => this.#heldBytes());
     const into = new Float64Array(3);
     const sum = this.#native.access(write, first, pages, from, to, stride, PATTERNS[pattern], seed, value, into);
     const [minorFaults = 0, majorFaults = 0, elapsedNs = 0] = into;
@@ -116,6 +124,7 @@ export function mmap(spec: RawMapSpec): Mapping {
   if (object && offset + pages > object.pages) {
     throw new RangeError(`pages ${String(offset)} to ${String(offset + pages)} do not lie inside the memfd`);
   }
+  if (populate) requireMemory(pages * native().pageSizeBytes);
   const fd = object?.duplicate() ?? -1;
   try {
     return new Mapping(new (native().Mapping)(pages, sharing === 'shared', noreserve, populate, fd, offset), pages);

@@ -1,5 +1,7 @@
 /** /proc/meminfo [fs/proc/meminfo.c; proc_meminfo(5)]. Inside LXC it may be lxcfs that writes it, and not the kernel. */
 import { join } from 'node:path';
+import { FeatureUnavailableError } from '../errors.js';
+import { formatBytes } from '../schema/units.js';
 import { PROC_ROOT, ProcFormatError, linesOf, readHostFile } from './read.js';
 
 export interface Meminfo {
@@ -92,4 +94,23 @@ export function computeCommitLimitPages(input: {
       ? Math.floor((input.overcommitKbytes * 1024) / input.pageSizeBytes)
       : Math.floor(((input.memTotalPages - input.hugetlbPages) * input.overcommitRatio) / 100);
   return allowed + input.swapTotalPages;
+}
+
+/** Less than this is not worth asking /proc/meminfo about. */
+const SMALL_BYTES = 16 * 2 ** 20;
+
+/**
+ * Refuses what would need more memory than is there: written, it would cost the user's other work, or swap.
+ * @param heldBytes How much of it is taken already; asked only where the answer matters.
+ * @throws FeatureUnavailableError that says how much is needed and how much there is.
+ */
+export function requireMemory(bytes: number, heldBytes: () => number = () => 0): void {
+  if (bytes < SMALL_BYTES) return;
+  const available = (readMeminfo().fieldsKb['MemAvailable'] ?? Infinity) * 1024;
+  if (bytes <= available || bytes - heldBytes() <= available) return;
+  throw new FeatureUnavailableError(
+    formatBytes(bytes),
+    `${formatBytes(available)} of memory are available now`,
+    'Choose a smaller size, or end something that uses memory.',
+  );
 }

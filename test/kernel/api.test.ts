@@ -277,6 +277,24 @@ describe('regions', () => {
     expect(readSmaps(process.pid)).toHaveLength(before);
   });
 
+  test('more memory than there is is refused before a page of it is touched', async () => {
+    const process = root();
+    const pages = 2 ** 32;
+    const region = await process.map({ pages, noreserve: true });
+    const memory = mmap({ pages, noreserve: true });
+    opened.push({ close: () => { memory.unmap(); } });
+    for (const attempt of [
+      () => process.write(region),
+      () => process.advise(region, 'populate-write'),
+      () => process.map({ pages, populate: true, noreserve: true }),
+      () => Promise.resolve().then(() => memory.write()),
+      () => Promise.resolve().then(() => mmap({ pages, populate: true, noreserve: true })),
+    ]) {
+      await expect(attempt()).rejects.toMatchObject({ name: 'FeatureUnavailableError', feature: '16 TiB' });
+    }
+    expect(vmaOf(process, region).fieldsKb['Rss']).toBe(0);
+  });
+
   test('sizes beyond 4 GiB work: the last page of 40 GiB', async () => {
     const process = root();
     const pages = (40 * 2 ** 30) / pageSizeBytes();

@@ -1,21 +1,16 @@
 /** The Machine's backend that is the real kernel: each step is a command to a forked process. */
-import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../errors.js';
+import { ProcessEndedError, SystemError } from '../../errors.js';
 import { createMemfd, createTemporaryFile } from '../../api/file-object.js';
 import type { FileObject } from '../../api/file-object.js';
 import { fork } from '../../api/forked-process.js';
 import type { ForkedProcess, ForkedRegion, Placement } from '../../api/forked-process.js';
 import type { EndingSignal } from '../../api/exit-status.js';
 import { readCommittedPages, readHostFacts } from '../../proc/host.js';
-import { readMeminfo } from '../../proc/meminfo.js';
 import type { HostFacts } from '../../schema/facts.js';
-import { selectionCount } from '../../schema/selection.js';
 import type { Outcome, Step, StepOf } from '../../schema/step.js';
 import type { Backend } from '../machine.js';
 import { observeProcess } from './observe.js';
 import { explainRefusal } from './predict.js';
-
-/** Less than this is not worth asking /proc/meminfo about. */
-const SMALL_BYTES = 16 * 2 ** 20;
 
 interface Tracked {
   process: ForkedProcess;
@@ -80,14 +75,12 @@ export class LinuxBackend implements Backend {
   async #carryOut(step: Step): Promise<Outcome> {
     switch (step.op) {
       case 'create-object':
-        this.#requireMemory(step.backing === 'file' ? step.pages : 0);
         this.#objects.set(
           step.object,
           step.backing === 'memfd' ? createMemfd(step.pages) : await createTemporaryFile(step.pages),
         );
         return {};
       case 'write-object':
-        this.#requireMemory(step.pages);
         await this.#object(step.object).write({ first: step.first, pages: step.pages });
         return {};
       case 'map':
@@ -95,7 +88,6 @@ export class LinuxBackend implements Backend {
       case 'write':
       case 'read': {
         const { process, region } = this.#target(step);
-        if (step.op === 'write') this.#requireMemory(selectionCount(step.selection));
         const access = await process[step.op](region, step.selection);
         return measured(access);
       }
@@ -106,7 +98,6 @@ export class LinuxBackend implements Backend {
       }
       case 'advise': {
         const { process, region } = this.#target(step);
-        if (step.advice === 'populate-write') this.#requireMemory(step.pages);
         return measured(await process.advise(region, step.advice, step));
       }
       case 'grow': {
@@ -138,7 +129,6 @@ export class LinuxBackend implements Backend {
 
   async #map(step: StepOf<'map'>): Promise<Outcome> {
     const { process, regions } = this.#tracked(step.process);
-    if (step.populate) this.#requireMemory(step.pages);
     const { pages, sharing, protection, populate, noreserve, offset } = step;
     const spec = { pages, sharing, protection, populate, noreserve, offset };
     const object = step.backing === 'anonymous' ? {} : { object: this.#object(step.backing) };
@@ -173,19 +163,6 @@ export class LinuxBackend implements Backend {
       await new Promise(setImmediate);
     }
     return observed;
-  }
-
-  /** Memory that is not there must not be written: it would cost the user's other work, or swap. */
-  #requireMemory(pages: number): void {
-    const needed = pages * this.facts.pageSizeBytes;
-    if (needed < SMALL_BYTES) return;
-    const available = (readMeminfo().fieldsKb['MemAvailable'] ?? Infinity) * 1024;
-    if (needed <= available) return;
-    throw new FeatureUnavailableError(
-      `${String(Math.ceil(needed / 2 ** 20))} MiB of memory`,
-      `${String(Math.floor(available / 2 ** 20))} MiB are available now`,
-      'Choose a smaller size, or end something that uses memory.',
-    );
   }
 }
 
