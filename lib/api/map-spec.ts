@@ -1,6 +1,13 @@
 /** What to map, as callers say it, checked and completed. */
 import { native } from '../native.js';
-import { MAX_REGION_PAGES, requireBoolean, requireInteger, requireObject, requireOneOf } from '../schema/arguments.js';
+import {
+  MAX_REGION_PAGES,
+  or,
+  requireBoolean,
+  requireInteger,
+  requireObject,
+  requireOneOf,
+} from '../schema/arguments.js';
 import type { Protection, Sharing } from '../schema/step.js';
 import { FileObject } from './file-object.js';
 
@@ -44,14 +51,14 @@ export function requireMapSpec(spec: RawMapSpec): FullMapSpec {
   if (object !== undefined && !(object instanceof FileObject)) {
     throw new TypeError('object must be what createMemfd() or createTemporaryFile() returned');
   }
-  const offset = requireInteger('offset', spec.offset ?? 0, 0, MAX_REGION_PAGES);
+  const offset = requireInteger('offset', or(spec.offset, 0), 0, MAX_REGION_PAGES);
   if (offset !== 0 && !object) throw new RangeError('offset is for an object; anonymous memory has none');
   return {
     pages: requirePages(spec),
-    sharing: requireOneOf('sharing', spec.sharing ?? 'private', ['private', 'shared']),
-    protection: requireOneOf('protection', spec.protection ?? 'rw', ['none', 'r', 'rw']),
-    populate: requireBoolean('populate', spec.populate ?? false),
-    noreserve: requireBoolean('noreserve', spec.noreserve ?? false),
+    sharing: requireOneOf('sharing', or(spec.sharing, 'private'), ['private', 'shared']),
+    protection: requireOneOf('protection', or(spec.protection, 'rw'), ['none', 'r', 'rw']),
+    populate: requireBoolean('populate', or(spec.populate, false)),
+    noreserve: requireBoolean('noreserve', or(spec.noreserve, false)),
     object,
     offset,
   };

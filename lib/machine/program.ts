@@ -8,6 +8,7 @@ import { ProcessEndedError, SystemError } from '../errors.js';
 import type { HostFacts } from '../schema/facts.js';
 import {
   MAX_REGION_PAGES,
+  or,
   requireBoolean,
   requireInteger,
   requireObject,
@@ -389,17 +390,17 @@ function requireMapSpec(spec: MapSpec, machine: ProgramMachine) {
   if (backing !== 'anonymous' && (!(backing instanceof ProgramObject) || backing.machine !== machine)) {
     throw new TypeError("backing must be 'anonymous' or an object of this machine");
   }
-  const offset = requireInteger('offset', spec.offset ?? 0, 0, MAX_REGION_PAGES);
+  const offset = requireInteger('offset', or(spec.offset, 0), 0, MAX_REGION_PAGES);
   if (offset !== 0 && backing === 'anonymous')
     throw new RangeError('offset is for an object; anonymous memory has none');
   return {
     pages,
-    sharing: requireOneOf('sharing', spec.sharing ?? 'private', ['private', 'shared']),
+    sharing: requireOneOf('sharing', or(spec.sharing, 'private'), ['private', 'shared']),
     backing: backing === 'anonymous' ? backing : backing.name,
     offset,
-    protection: requireOneOf('protection', spec.protection ?? 'rw', ['none', 'r', 'rw']),
-    populate: requireBoolean('populate', spec.populate ?? false),
-    noreserve: requireBoolean('noreserve', spec.noreserve ?? false),
-    onFork: requireOneOf('onFork', spec.onFork ?? 'copy', ['copy', 'dontfork', 'wipeonfork']),
+    protection: requireOneOf('protection', or(spec.protection, 'rw'), ['none', 'r', 'rw']),
+    populate: requireBoolean('populate', or(spec.populate, false)),
+    noreserve: requireBoolean('noreserve', or(spec.noreserve, false)),
+    onFork: requireOneOf('onFork', or(spec.onFork, 'copy'), ['copy', 'dontfork', 'wipeonfork']),
   };
 }

@@ -10,6 +10,11 @@ function show(value: unknown): string {
   return String(value);
 }
 
+/** What was given, or the default where nothing was. Null is something, and wrong. */
+export function or(given: unknown, standard: unknown): unknown {
+  return given === undefined ? standard : given;
+}
+
 /** A whole number within bounds. @throws TypeError if it is no number, RangeError if it is none of these. */
 export function requireInteger(name: string, value: unknown, min: number, max: number): number {
   if (typeof value !== 'number') throw new TypeError(`${name} must be a number, not ${show(value)}`);
@@ -65,8 +70,9 @@ export function requireRange(
   least = 1,
 ): { first: number; pages: number } {
   if (range !== undefined) requireObject('range', range);
-  const first = requireInteger('first', range?.first ?? 0, 0, regionPages);
-  const pages = requireInteger('pages', range?.pages ?? regionPages - first, 0, Number.MAX_SAFE_INTEGER);
+  const given = range ?? {};
+  const first = requireInteger('first', or(given.first, 0), 0, regionPages);
+  const pages = requireInteger('pages', or(given.pages, regionPages - first), 0, Number.MAX_SAFE_INTEGER);
   if (pages < least || first + pages > regionPages) {
     throw new RangeError(
       `pages ${String(first)} to ${String(first + pages)} do not lie inside the region's ${String(regionPages)} pages`,
@@ -78,11 +84,12 @@ export function requireRange(
 /** The selection that a choice means in a region of `regionPages` pages, every field filled in. */
 export function requireSelection(choice: PageChoice | undefined, regionPages: number): Selection {
   const { first, pages } = requireRange(choice, regionPages, 0);
-  const pattern = requireOneOf('pattern', choice?.pattern ?? 'sequential', ['sequential', 'random', 'stride']);
+  const given = choice ?? {};
+  const pattern = requireOneOf('pattern', or(given.pattern, 'sequential'), ['sequential', 'random', 'stride']);
   if (pattern === 'random') requireInteger('pages of a random pattern', pages, 0, MAX_RANDOM_PAGES);
-  const seed = pattern === 'random' ? requireInteger('seed', choice?.seed ?? 1, 0, 2 ** 32 - 1) : 0;
-  const stride = pattern === 'stride' ? requireInteger('stride', choice?.stride ?? 2, 1, MAX_REGION_PAGES) : 1;
-  const to = requireInteger('to', choice?.to ?? pages, 0, pages);
-  const from = requireInteger('from', choice?.from ?? 0, 0, to);
+  const seed = pattern === 'random' ? requireInteger('seed', or(given.seed, 1), 0, 2 ** 32 - 1) : 0;
+  const stride = pattern === 'stride' ? requireInteger('stride', or(given.stride, 2), 1, MAX_REGION_PAGES) : 1;
+  const to = requireInteger('to', or(given.to, pages), 0, pages);
+  const from = requireInteger('from', or(given.from, 0), 0, to);
   return { first, pages, pattern, seed, stride, from, to };
 }
