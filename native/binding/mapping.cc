@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <memory>
 
 #include "../core/access.h"
@@ -15,10 +16,22 @@
 namespace cowlab {
 namespace {
 
+// Each is three VMAs, and a process that comes to vm.max_map_count (65,530 as a rule) dies in V8,
+// whose own mmap fails.
+constexpr int kMostRanges = 10000;
+
+// What V8 is told that a mapping weighs, so that it collects forgotten ones in time.
+constexpr int64_t kToldBytes = 64 * 1024;
+
+std::atomic<int> live_ranges{0};
+
 // The addresses; unmapped when the mapping and the ArrayBuffer over it have both let go.
 struct Range {
-  Range(char* start, uint64_t bytes) : base(start), length(bytes) {}
-  ~Range() { unmap_region(base, length); }
+  Range(char* start, uint64_t bytes) : base(start), length(bytes) { live_ranges++; }
+  ~Range() {
+    unmap_region(base, length);
+    live_ranges--;
+  }
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
 
@@ -58,8 +71,12 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
         page_size();
     if (spec.fd >= 0) require_safe_object(env, spec);
     if (!prepare_access()) throw_failure(env, last_failure("mmap"));
+    if (live_ranges >= kMostRanges) throw_failure(env, Failure{ENOMEM, "mmap"});
     range_ = std::make_shared<Range>(unwrap(env, map_region(spec)), spec.length);
+    Napi::MemoryManagement::AdjustExternalMemory(env, kToldBytes);
   }
+
+  ~Mapping() override { let_go(); }
 
  private:
   // Only a memfd that can never shrink, long enough from the start, can be touched without SIGBUS.
@@ -162,8 +179,14 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
       Napi::ArrayBuffer seen = buffer_.Value();
       if (!seen.IsEmpty() && !seen.IsDetached()) seen.Detach();
     }
-    range_.reset();
+    let_go();
     return env.Undefined();
+  }
+
+  void let_go() {
+    if (!range_) return;
+    range_.reset();
+    Napi::MemoryManagement::AdjustExternalMemory(Env(), -kToldBytes);
   }
 
   std::shared_ptr<Range> range_;
