@@ -169,13 +169,13 @@ function sumOverVmas(perVma: readonly Record<string, Figure>[]): Record<string, 
 
 /** A random access pattern makes millions of short runs; those of equal length and state are one object. */
 const LONGEST_INTERNED = 1024;
-const interned = new Map<PageState, [number, PageState][]>();
+type Interned = ([number, PageState] | undefined)[];
+const interned = new Map<PageState, Interned>();
 
-function stateRun(pages: number, state: PageState): [number, PageState] {
-  if (pages > LONGEST_INTERNED) return [pages, state];
+function internedOf(state: PageState): Interned {
   let ofState = interned.get(state);
-  if (!ofState) interned.set(state, (ofState = []));
-  return (ofState[pages] ??= [pages, state]);
+  if (!ofState) interned.set(state, (ofState = new Array<undefined>(LONGEST_INTERNED + 1).fill(undefined)));
+  return ofState;
 }
 
 /** Run-length encodes page states. The runs are shared between observations: nobody may change them. */
@@ -183,12 +183,14 @@ class StateRunBuilder {
   private readonly finished: StateRuns = [];
   private pages = 0;
   private state: PageState = 'not-present';
+  private ofState = internedOf('not-present');
 
   add(pages: number, state: PageState): void {
     if (pages === 0) return;
     if (state !== this.state) {
       this.flush();
       this.state = state;
+      this.ofState = internedOf(state);
     }
     this.pages += pages;
   }
@@ -200,7 +202,9 @@ class StateRunBuilder {
   }
 
   private flush(): void {
-    if (this.pages > 0) this.finished.push(stateRun(this.pages, this.state));
+    const { pages, state } = this;
+    if (pages > LONGEST_INTERNED) this.finished.push([pages, state]);
+    else if (pages > 0) this.finished.push((this.ofState[pages] ??= [pages, state]));
     this.pages = 0;
   }
 }
