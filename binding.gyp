@@ -7,6 +7,8 @@
       'defines': ['NAPI_VERSION=8', '_GNU_SOURCE'],
       'conditions': [
         ["OS=='linux'", {
+          # A forked child must not be the one that looks up a symbol.
+          'ldflags': ['-Wl,-z,now'],
           'sources': [
             'native/core/access.cc',
             'native/core/command_loop.cc',
@@ -25,6 +27,7 @@
           'sources': ['native/binding/elsewhere.cc'],
         }],
         ["sanitize==1", {
+          'defines': ['COWLAB_SANITIZE'],
           'cflags': ['-fsanitize=address,undefined', '-fno-omit-frame-pointer', '-fno-sanitize-recover=undefined', '-g'],
           'ldflags': ['-fsanitize=address,undefined'],
         }],

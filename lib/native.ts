@@ -7,9 +7,7 @@ import { FeatureUnavailableError, SystemError } from './errors.js';
 
 /** Memory of this process, known to JavaScript only through this object. */
 export interface NativeMapping {
-  readonly address: bigint;
-  /** Bytes. */
-  readonly length: number;
+  address(): bigint;
   /**
    * Touches pages; `into` receives minor faults, major faults and nanoseconds.
    * @returns The sum of the first 64-bit words of the pages read, modulo 2^64.
@@ -54,15 +52,12 @@ export interface NativeAddon {
     fd: number,
     offsetPages: number,
   ) => NativeMapping;
-  /**
-   * @param channel The child's end of openChannel(), closed here in any case.
-   * @param into Receives pid and nanoseconds.
-   */
-  fork(channel: number, into: Float64Array): void;
+  /** `into` receives the pid, nanoseconds, and our end of the socket to the child, which is the caller's to close. */
+  fork(into: Float64Array): void;
   openChannel(): [ours: number, theirs: number];
   sendCommand(fd: number, words: BigUint64Array, passedFd: number): void;
-  /** False if the child lives, also after so many microseconds (1000 at most); else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
-  waitProcess(pid: number, patienceUs: number, into: Float64Array): boolean;
+  /** For what fork() made. False while it lives; else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
+  waitProcess(pid: number, into: Float64Array): boolean;
   createMemfd(pages: number): number;
   readPagemap(pid: number, address: bigint, pages: number, entries: BigUint64Array): void;
   readPageStates(

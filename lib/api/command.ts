@@ -50,17 +50,25 @@ export interface Command {
 export const RECORD_WORDS = 16;
 export const RECORD_BYTES = RECORD_WORDS * 8;
 
+/** What is written into a page, as an unsigned 64-bit word. */
+export function requireWord(name: string, value: unknown): bigint {
+  if (typeof value !== 'bigint') throw new TypeError(`${name} must be a bigint, not a ${typeof value}`);
+  return BigInt.asUintN(64, value);
+}
+
+/** One for all: memory from malloc is what costs most right after a fork. */
+const words = new BigUint64Array(RECORD_WORDS);
+
+/** @returns The same array each time. */
 export function encodeCommand(command: Command): BigUint64Array {
-  const words = new BigUint64Array(RECORD_WORDS);
-  words.set([
-    command.op,
-    command.address ?? 0n,
-    command.length ?? 0n,
-    command.argument ?? 0n,
-    command.flags ?? 0n,
-    command.offset ?? 0n,
-    command.value ?? 0n,
-  ]);
+  words.fill(0n);
+  words[0] = command.op;
+  words[1] = command.address ?? 0n;
+  words[2] = command.length ?? 0n;
+  words[3] = command.argument ?? 0n;
+  words[4] = command.flags ?? 0n;
+  words[5] = command.offset ?? 0n;
+  words[6] = command.value ?? 0n;
   const { selection } = command;
   if (selection) {
     const { first, pages, from, to, stride, pattern, seed } = selection;

@@ -48,11 +48,17 @@ export class FileObject {
     requireMemory(pages * pageSize);
     const zeros = Buffer.alloc(Math.min(pages, PAGES_PER_WRITE[this.backing]) * pageSize);
     const end = (first + pages) * pageSize;
-    for (let position = first * pageSize; position < end;) {
-      const { bytesWritten } = await write(this.#openFd(), zeros, 0, Math.min(zeros.length, end - position), position);
-      position += bytesWritten;
+    // Of our own: if the object is closed meanwhile, its number may be another file's before the write comes to it.
+    const fd = this.duplicate();
+    try {
+      for (let position = first * pageSize; position < end;) {
+        const { bytesWritten } = await write(fd, zeros, 0, Math.min(zeros.length, end - position), position);
+        position += bytesWritten;
+      }
+      if (this.backing === 'file') await fsync(fd);
+    } finally {
+      closeSync(fd);
     }
-    if (this.backing === 'file') await fsync(this.#openFd());
   }
 
   /** A new descriptor of the same object, for the caller to close or to send away. */

@@ -17,7 +17,7 @@ import { countPages } from '../proc/pagemap.js';
 import { PageSet } from '../schema/page-set.js';
 import { selectionCount } from '../schema/selection.js';
 import type { Advice, ExitStatus, Protection } from '../schema/step.js';
-import { ADVICE, MapFlag, Op, PROTECTIONS } from './command.js';
+import { ADVICE, MapFlag, Op, PROTECTIONS, requireWord } from './command.js';
 import type { Command, Reply } from './command.js';
 import { Connection, ConnectionEnded } from './connection.js';
 import { ENDING_SIGNALS, decodeStatus } from './exit-status.js';
@@ -41,13 +41,19 @@ export interface Placement {
   pages: number;
 }
 
-/** How long the event loop is held for a child of Node that was told to end: about as long as its fork held it. */
-const END_IS_NEAR_US = 400;
-
 interface Holding extends Placement {
   /** Pages that a child will not have. */
   dontfork: PageSet;
+  /** Where it will lie is not known until the process has answered. */
+  moving?: boolean;
 }
+
+/** What the addon fills; made once, since memory from malloc is what costs most right after a fork. */
+const birthFigures = new Float64Array(3);
+const endFigures = new Float64Array(6);
+
+/** How long to look for the end of a process at each turn of the event loop, before that is left to a socket or timer. */
+const WATCH_MS = 0.5;
 
 /** What touching pages cost, measured in the process, around the loop alone. */
 export interface AccessReport {
@@ -65,7 +71,6 @@ export class ForkedProcess {
   /** Resolves when the process has ended and has been waited for. Never rejects. */
   readonly ended: Promise<ExitStatus>;
   #status: ExitStatus | undefined;
-  #settle: (status: ExitStatus) => void = () => undefined;
   readonly #connection: Connection;
   readonly #parent: ForkedProcess | undefined;
   readonly #regions: Map<RegionHandle, Holding>;
@@ -81,29 +86,23 @@ export class ForkedProcess {
     this.#connection = birth.connection;
     this.#parent = parent;
     this.#regions = regions;
-    this.ended = new Promise((resolve) => (this.#settle = resolve));
-    void birth.connection.ended.then(() => this.#reap());
+    if (parent) parent.#children.add(this);
+    this.ended = birth.connection.ended.then(() => this.#reap());
   }
 
   /** @internal Forks Node itself. */
   static fromNode(): ForkedProcess {
     const inherited = new Map<RegionHandle, Holding>();
     for (const mapping of openMappings()) {
-      const { address, pages } = mapping;
-      if (mapping.inherited) inherited.set(mapping, { address, pages, dontfork: new PageSet() });
+      const { address, pages, dontfork } = mapping;
+      if (dontfork.size < pages) inherited.set(mapping, { address, pages, dontfork });
     }
-    const [ours, theirs] = native().openChannel();
-    // Made before the fork: until the child ends, each page that Node writes afterwards costs a copy.
-    const connection = new Connection(ours);
-    const into = new Float64Array(2);
-    try {
-      native().fork(theirs, into);
-    } catch (error) {
-      connection.close();
-      throw error;
-    }
-    const [pid = 0, forkNs = 0] = into;
-    return new ForkedProcess({ pid, forkNs, connection }, undefined, inherited);
+    native().fork(birthFigures);
+    const [pid = 0, forkNs = 0, fd = 0] = birthFigures;
+    const root = new ForkedProcess({ pid, forkNs, connection: new Connection(fd) }, undefined, inherited);
+    // Not waited for: fork() is synchronous, and the process carries out these commands before any other.
+    void root.#fillHoles().catch(() => undefined);
+    return root;
   }
 
   /** How it ended; undefined while it lives. */
@@ -154,7 +153,7 @@ export class ForkedProcess {
    * @throws ProcessEndedError (rejects) if the process dies of it.
    */
   write(region: RegionHandle, choice?: PageChoice, value = 1n): Promise<AccessReport> {
-    return this.#access(Op.write, region, choice, BigInt.asUintN(64, value));
+    return this.#access(Op.write, region, choice, requireWord('value', value));
   }
 
   /** Reads the first 64-bit word of each chosen page. */
@@ -172,22 +171,28 @@ export class ForkedProcess {
   async advise(region: RegionHandle, advice: Advice, range?: PageRange): Promise<AccessReport> {
     const argument = BigInt(ADVICE[requireOneOf('advice', advice, Object.keys(ADVICE) as Advice[])]);
     const holding = this.#holding(region);
-    const { pages } = requireRange(range, holding.pages);
-    if (advice === 'populate-write') requireMemory(Number(bytes(pages)), () => this.#heldBytes(region));
-    const reply = await this.#command({ op: Op.advise, ...this.#span(region, range), argument });
-    if (advice === 'dontfork') holding.dontfork.add(requireRange(range, holding.pages));
-    if (advice === 'dofork') holding.dontfork.remove(requireRange(range, holding.pages));
+    const run = requireRange(range, holding.pages);
+    if (advice === 'populate-write') requireMemory(Number(bytes(run.pages)), () => this.#heldBytes(region));
+    const reply = await this.#command({ op: Op.advise, ...this.#span(region, run), argument });
+    if (advice === 'dontfork') holding.dontfork.add(run);
+    if (advice === 'dofork') holding.dontfork.remove(run);
     return report(reply);
   }
 
   /** mremap(2) to `pages` pages in all, at a new address. */
   async grow(region: ForkedRegion, pages: number): Promise<void> {
-    const placement = this.placement(region);
+    const holding = this.#holding(region);
     if (region instanceof Mapping) throw new TypeError('region is a mapping of Node, which keeps its length');
-    requireInteger('pages', pages, placement.pages + 1, MAX_REGION_PAGES);
+    requireInteger('pages', pages, holding.pages + 1, MAX_REGION_PAGES);
     const { address, length } = this.#span(region, undefined);
-    const reply = await this.#command({ op: Op.grow, address, length, argument: bytes(pages) });
-    this.#regions.set(region, { ...this.#holding(region), address: reply.value, pages });
+    holding.moving = true;
+    try {
+      const reply = await this.#command({ op: Op.grow, address, length, argument: bytes(pages) });
+      holding.address = reply.value;
+      holding.pages = pages;
+    } finally {
+      holding.moving = false;
+    }
   }
 
   /** munmap(2). A part leaves a hole that nothing else can come into. */
@@ -209,16 +214,21 @@ export class ForkedProcess {
     const connection = new Connection(ours);
     const hello = connection.hello();
     hello.catch(() => undefined);
+    const { value, elapsedNs } = await this.#command({ op: Op.fork }, theirs).catch(async (error: unknown) => {
+      // A parent that died right after its fork has left a child all the same. Without one, no hello can come.
+      const pid = await hello.catch(() => undefined);
+      connection.close();
+      if (pid !== undefined) await new ForkedProcess({ pid, forkNs: 0, connection }, this, new Map()).ended;
+      throw error;
+    });
+    const birth = { pid: Number(value), forkNs: elapsedNs, connection };
+    const child = new ForkedProcess(birth, this, this.#inheritance());
     try {
-      const reply = await this.#command({ op: Op.fork }, theirs);
-      const pid = Number(reply.value);
-      const child = new ForkedProcess({ pid, forkNs: reply.elapsedNs, connection }, this, this.#inheritance());
-      this.#children.add(child);
       await hello.catch(() => undefined);
       await child.#fillHoles();
       return child;
     } catch (error) {
-      connection.close();
+      await child.close();
       throw error;
     }
   }
@@ -227,21 +237,25 @@ export class ForkedProcess {
   async exit(code = 0): Promise<ExitStatus> {
     requireInteger('code', code, 0, 255);
     this.#requireLiving();
-    this.#connection.send({ op: Op.exit, argument: BigInt(code) }).catch(() => undefined);
-    return this.#awaitEnd();
+    this.#connection.post({ op: Op.exit, argument: BigInt(code) });
+    const listen = this.#connection.delayListening();
+    const status = await this.#watchEnd();
+    listen();
+    return status ?? this.#awaitEnd();
   }
 
   /** Sends a signal that ends the process, and waits for that. */
   async kill(signal: EndingSignal = 'SIGKILL'): Promise<ExitStatus> {
     requireOneOf('signal', signal, ENDING_SIGNALS);
     this.#requireLiving();
-    // The pid cannot be another's: nobody has waited for it yet.
-    process.kill(this.pid, signal);
+    // While its socket is open nobody has waited for it, so the pid cannot be another's. After that it is dying.
+    if (this.#connection.isOpen) process.kill(this.pid, signal);
     return this.#awaitEnd();
   }
 
   /** Ends the process and all its descendants, and waits for them. Never fails, and may be called again. */
   async close(): Promise<void> {
+    // The set grows while this goes on: when a child ends, its own children become ours.
     for (const child of this.#children) await child.close();
     if (!this.#status) {
       await this.kill().catch(() => undefined);
@@ -260,18 +274,18 @@ export class ForkedProcess {
 
   /** Puts guards where MADV_DONTFORK has left holes, so that no later mapping comes to lie inside a region. */
   async #fillHoles(): Promise<void> {
+    const filled: Promise<Reply>[] = [];
     for (const { address, dontfork } of this.#regions.values()) {
       for (const { first, pages } of dontfork.runs) {
-        await this.#command({ op: Op.unmapPart, address: address + bytes(first), length: bytes(pages) });
+        filled.push(this.#command({ op: Op.unmapPart, address: address + bytes(first), length: bytes(pages) }));
         dontfork.remove({ first, pages });
       }
     }
+    await Promise.all(filled);
   }
 
-  /** The end is near, and sleeping and waking would cost more than the end itself: so there is some patience first. */
   async #awaitEnd(): Promise<ExitStatus> {
     this.#connection.hold();
-    this.#pollAsChildOfNode(END_IS_NEAR_US);
     const status = await this.ended;
     this.#connection.release();
     return status;
@@ -295,7 +309,8 @@ export class ForkedProcess {
   }
 
   #span(region: RegionHandle, range: PageRange | undefined): { address: bigint; length: bigint } {
-    const placement = this.placement(region);
+    const placement = this.#holding(region);
+    if (placement.moving) throw new TypeError('region is being grown: wait for that first');
     const { first, pages } = requireRange(range, placement.pages);
     return { address: placement.address + bytes(first), length: bytes(pages) };
   }
@@ -327,47 +342,58 @@ export class ForkedProcess {
   }
 
   /** Its socket is closed, so the process is a zombie or about to be one. */
-  async #reap(): Promise<void> {
-    if (this.#parent) {
-      this.#buried(await this.#waitByParent());
-      return;
-    }
-    while (!this.#pollAsChildOfNode(0)) await delay(1);
-  }
-
-  /** Whether a child of Node has ended. */
-  #pollAsChildOfNode(patienceUs: number): boolean {
-    if (this.#status) return true;
-    const into = new Float64Array(6);
-    if (this.#parent || !native().waitProcess(this.pid, patienceUs, into)) return false;
-    const [status = 0, minorFaults = 0, majorFaults = 0, maxRssBytes = 0, user = 0, system = 0] = into;
-    const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds: user, systemMicroseconds: system };
-    this.#buried({ ...decodeStatus(status), ...usage });
-    return true;
-  }
-
-  #buried(status: ExitStatus): void {
+  async #reap(): Promise<ExitStatus> {
+    let status = this.#parent ? await this.#waitByParent() : await this.#watchEnd();
+    for (; !status; status = this.#waitAsChildOfNode()) await delay(1);
     this.#status = status;
     this.#regions.clear();
-    this.#connection.close();
-    const root = this.#root();
+    const root = this.#ancestors().at(-1) ?? this;
     for (const child of this.#children) {
-      // Orphans are the root's; without a root, what is left ends as its socket does.
+      // As the kernel does it, orphans go to the root. Without a root, what is left ends as its socket does.
       if (root.#status) child.#connection.close();
       else root.#children.add(child);
     }
     root.#children.delete(this);
     if (this.#parent) this.#parent.#children.delete(this);
-    this.#settle(status);
+    return status;
   }
 
-  #root(): ForkedProcess {
-    return this.#parent ? this.#parent.#root() : this;
+  /** A small process is gone before its socket says so, and before a timer could: so looks again and again, shortly. */
+  async #watchEnd(): Promise<ExitStatus | undefined> {
+    const start = performance.now();
+    for (;;) {
+      const status = this.#waitAsChildOfNode();
+      if (status || this.#parent || performance.now() - start > WATCH_MS) return status;
+      await new Promise(setImmediate);
+    }
+  }
+
+  /** The status of an ended child of Node; undefined while it lives, and for a child of another process. */
+  #waitAsChildOfNode(): ExitStatus | undefined {
+    if (this.#status || this.#parent) return this.#status;
+    try {
+      if (!native().waitProcess(this.pid, endFigures)) return undefined;
+    } catch {
+      // Somebody else has waited for it: how it ended is not known.
+      return (this.#status = {});
+    }
+    const [status = 0, minorFaults = 0, majorFaults = 0, maxRssBytes = 0, user = 0, system = 0] = endFigures;
+    const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds: user, systemMicroseconds: system };
+    this.#connection.processEnded();
+    return (this.#status = { ...decodeStatus(status), ...usage });
+  }
+
+  /** From the parent up to the root. */
+  #ancestors(): ForkedProcess[] {
+    const ancestors: ForkedProcess[] = [];
+    for (let process = this.#parent; process; process = process.#parent) ancestors.push(process);
+    return ancestors;
   }
 
   /** Waits through the parent or, if that has ended, through the root, to which the kernel gave the orphan. */
   async #waitByParent(): Promise<ExitStatus> {
-    for (const waiter of [this.#parent, this.#root()]) {
+    const ancestors = this.#ancestors();
+    for (const waiter of new Set([ancestors.at(0), ancestors.at(-1)])) {
       try {
         if (!waiter) continue;
         const reply = await waiter.#connection.send({ op: Op.wait, argument: BigInt(this.pid) });
@@ -376,7 +402,9 @@ export class ForkedProcess {
         const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds, systemMicroseconds };
         return { ...decodeStatus(Number(reply.value)), ...usage };
       } catch {
-        // That one has ended as well: the next may have inherited.
+        // That one has ended as well. The kernel gives its children away only after its socket has closed, but
+        // before it can be waited for.
+        await waiter?.ended;
       }
     }
     // Everybody who could have waited is gone; init has. How this one ended is not known.

@@ -1,13 +1,17 @@
 /** mmap() in Node's own process, safe from JavaScript: no address is ever taken from the caller. */
+import { constants } from 'node:buffer';
 import { closeSync } from 'node:fs';
+import { FeatureUnavailableError } from '../errors.js';
 import { native } from '../native.js';
 import type { NativeMapping } from '../native.js';
 import { requireMemory } from '../proc/meminfo.js';
 import { countPages } from '../proc/pagemap.js';
+import { readSysctl } from '../proc/sysctl.js';
 import { requireOneOf, requireRange, requireSelection } from '../schema/arguments.js';
 import type { PageChoice, PageRange } from '../schema/arguments.js';
+import { PageSet } from '../schema/page-set.js';
 import type { Advice } from '../schema/step.js';
-import { ADVICE, PATTERNS } from './command.js';
+import { ADVICE, PATTERNS, requireWord } from './command.js';
 import type { AccessReport } from './forked-process.js';
 import { requireMapSpec } from './map-spec.js';
 import type { RawMapSpec } from './map-spec.js';
@@ -29,9 +33,9 @@ export class Mapping {
   readonly pages: number;
   /** Bytes. */
   readonly length: number;
-  /** Whether a fork's child has it (not after advise('dontfork') on all of it). */
-  inherited = true;
   readonly #native: NativeMapping;
+  /** Pages that a child will not have. */
+  readonly #dontfork = new PageSet();
   #buffer: ArrayBuffer | undefined;
   #open = true;
 
@@ -39,7 +43,7 @@ export class Mapping {
   constructor(mapping: NativeMapping, pages: number) {
     this.#native = mapping;
     this.pages = pages;
-    this.length = mapping.length;
+    this.length = pages * native().pageSizeBytes;
     open.add(new WeakRef(this));
   }
 
@@ -49,21 +53,30 @@ export class Mapping {
 
   get address(): bigint {
     this.#requireOpen();
-    return this.#native.address;
+    return this.#native.address();
+  }
+
+  /** @internal The pages that a fork's child will not have: MADV_DONTFORK. */
+  get dontfork(): PageSet {
+    return this.#dontfork.copy();
   }
 
   /**
    * The memory as an ArrayBuffer, the same one each time. It is detached by unmap(); what JavaScript moved out
    * of it by transfer() before reads as zeros then.
+   * @throws RangeError if the mapping is longer than an ArrayBuffer can be (buffer.constants.MAX_LENGTH).
    */
   get buffer(): ArrayBuffer {
     this.#requireOpen();
+    if (this.length > constants.MAX_LENGTH) {
+      throw new RangeError(`the mapping has ${this.length} bytes, an ArrayBuffer at most ${constants.MAX_LENGTH}`);
+    }
     return (this.#buffer ??= this.#native.buffer());
   }
 
   /** Writes `value` into the first 64-bit word of each chosen page, from native code, on this thread. */
   write(choice?: PageChoice, value = 1n): AccessReport {
-    return this.#access(true, choice, BigInt.asUintN(64, value));
+    return this.#access(true, choice, requireWord('value', value));
   }
 
   /** Reads the first 64-bit word of each chosen page. */
@@ -78,8 +91,8 @@ export class Mapping {
     const number = ADVICE[requireOneOf('advice', advice, Object.keys(ADVICE) as Advice[])];
     if (advice === 'populate-write') requireMemory(pages * native().pageSizeBytes, () => this.#heldBytes());
     this.#native.advise(first, pages, number);
-    if (pages === this.pages && advice === 'dontfork') this.inherited = false;
-    if (advice === 'dofork') this.inherited = true;
+    if (advice === 'dontfork') this.#dontfork.add({ first, pages });
+    if (advice === 'dofork') this.#dontfork.remove({ first, pages });
   }
 
   /** munmap(2). Detaches the buffer. May be called again. */
@@ -115,7 +128,8 @@ export class Mapping {
  *
  * @throws TypeError for a file: a page of a file can vanish under the reader, so JavaScript never sees it mapped.
  * @throws SystemError ENOMEM and the like, from mmap.
- * @throws FeatureUnavailableError on anything but Linux.
+ * @throws FeatureUnavailableError on anything but Linux, and for a memfd under strict overcommit, where touching a
+ * page of it is refused by SIGBUS when memory runs out [mm/shmem.c, shmem_inode_acct_blocks].
  */
 export function mmap(spec: RawMapSpec): Mapping {
   const { pages, sharing, protection, populate, noreserve, object, offset } = requireMapSpec(spec);
@@ -125,6 +139,13 @@ export function mmap(spec: RawMapSpec): Mapping {
     throw new RangeError(`pages ${String(offset)} to ${String(offset + pages)} do not lie inside the memfd`);
   }
   if (populate) requireMemory(pages * native().pageSizeBytes);
+  if (object && readSysctl('vm.overcommit_memory') === 2) {
+    throw new FeatureUnavailableError(
+      "A memfd in Node's own memory",
+      'under strict overcommit touching it can end Node by SIGBUS',
+      'Map it in a forked process, or share anonymous memory.',
+    );
+  }
   const fd = object?.duplicate() ?? -1;
   try {
     return new Mapping(new (native().Mapping)(pages, sharing === 'shared', noreserve, populate, fd, offset), pages);

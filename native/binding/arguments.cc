@@ -5,8 +5,13 @@
 #include <string>
 
 #include "../core/access.h"
+#include "../core/process.h"
 
 namespace cowlab {
+
+AddonData::~AddonData() {
+  for (const pid_t child : children) end_process(child);
+}
 
 void throw_failure(Napi::Env env, const Failure& failure) {
   AddonData* data = env.GetInstanceData<AddonData>();
@@ -36,6 +41,16 @@ uint64_t integer_argument(const Napi::CallbackInfo& info, size_t index, uint64_t
     throw_range_error(info.Env(), name);
   }
   return static_cast<uint64_t>(number);
+}
+
+int fd_argument(const Napi::CallbackInfo& info, size_t index, int min, const char* name) {
+  const Napi::Value value = info[index];
+  if (!value.IsNumber()) throw_type_error(info.Env(), name);
+  const double number = value.As<Napi::Number>().DoubleValue();
+  if (!(number >= min && number <= 0x7fffffff) || std::trunc(number) != number) {
+    throw_range_error(info.Env(), name);
+  }
+  return static_cast<int>(number);
 }
 
 bool boolean_argument(const Napi::CallbackInfo& info, size_t index, const char* name) {

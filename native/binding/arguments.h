@@ -5,14 +5,25 @@
 
 #include <napi.h>
 
+#include <vector>
+
 #include "../core/result.h"
 #include "../core/selection.h"
 
 namespace cowlab {
 
-// Keeps the factory of SystemError that lib/native.ts hands over.
+// What one environment (the main thread's or a worker's) has.
 struct AddonData {
+  AddonData() = default;
+  // The environment ends, so nobody will wait for what it has forked.
+  ~AddonData();
+  AddonData(const AddonData&) = delete;
+  AddonData& operator=(const AddonData&) = delete;
+
+  // The factory of SystemError that lib/native.ts hands over.
   Napi::FunctionReference make_system_error;
+  // Forked here and not waited for yet.
+  std::vector<pid_t> children;
 };
 
 [[noreturn]] void throw_failure(Napi::Env env, const Failure& failure);
@@ -29,6 +40,8 @@ T unwrap(Napi::Env env, Result<T> result) {
 // A whole number in [min, max], max at most 2^53 - 1, given as a JavaScript number.
 uint64_t integer_argument(const Napi::CallbackInfo& info, size_t index, uint64_t min, uint64_t max,
                           const char* name);
+// A descriptor, or from -1 on if `min` says so.
+int fd_argument(const Napi::CallbackInfo& info, size_t index, int min, const char* name);
 bool boolean_argument(const Napi::CallbackInfo& info, size_t index, const char* name);
 // An address given as a BigInt: page-aligned, and with `pages` pages behind it inside user space.
 uint64_t address_argument(const Napi::CallbackInfo& info, size_t index, uint64_t pages);

@@ -2,6 +2,8 @@
 // which knows its range, so no address from JavaScript is ever touched.
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -16,6 +18,8 @@
 namespace cowlab {
 namespace {
 
+constexpr long kTmpfsMagic = 0x01021994;  // linux/magic.h
+
 // Each is three VMAs, and a process that comes to vm.max_map_count (65,530 as a rule) dies in V8,
 // whose own mmap fails.
 constexpr int kMostRanges = 10000;
@@ -29,23 +33,57 @@ std::atomic<int> live_ranges{0};
 struct Range {
   Range(char* start, uint64_t bytes) : base(start), length(bytes) { live_ranges++; }
   ~Range() {
+    if (abandoned) return;
     unmap_region(base, length);
     live_ranges--;
   }
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
 
+  // JavaScript outside this environment may see the addresses for ever: their pages go, they
+  // themselves stay.
+  void abandon() {
+    blank_region(base, length);
+    abandoned = true;
+  }
+
   char* base;
   uint64_t length;
+  bool abandoned = false;
 };
+
+// The ArrayBuffer over a range. The buffer itself, as Node's backing store, and the mapping have a
+// share each.
+struct Shown {
+  std::shared_ptr<Range> range;
+  Napi::Reference<Napi::ArrayBuffer> buffer;  // weak
+  bool detached = false;                      // by Mapping::close()
+};
+
+// Whether JavaScript can run no more here: the main thread's last moments, or a worker's.
+bool is_ending(napi_env env) {
+  napi_value object = nullptr;
+  bool found = false;
+  return napi_create_object(env, &object) != napi_ok ||
+         napi_has_named_property(env, object, "x", &found) != napi_ok;
+}
+
+// Node calls this when the memory can be seen no more, and also when the environment ends. Then it
+// can be seen still if ArrayBuffer.transfer() has taken it out of our buffer: what that returns may
+// have been sent to another thread.
+void release_buffer(napi_env env, void*, void* data) {
+  const std::unique_ptr<std::shared_ptr<Shown>> share(static_cast<std::shared_ptr<Shown>*>(data));
+  const Shown& shown = **share;
+  if (!shown.detached && is_ending(env)) shown.range->abandon();
+}
 
 class Mapping : public Napi::ObjectWrap<Mapping> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(env, "Mapping",
                        {
-                           InstanceAccessor<&Mapping::address>("address"),
-                           InstanceAccessor<&Mapping::length>("length"),
+                           // Methods and no accessors: V8 checks `this` for methods only.
+                           InstanceMethod<&Mapping::address>("address"),
                            InstanceMethod<&Mapping::access>("access"),
                            InstanceMethod<&Mapping::advise>("advise"),
                            InstanceMethod<&Mapping::buffer>("buffer"),
@@ -64,13 +102,11 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     spec.shared = boolean_argument(info, 1, "shared must be a boolean");
     spec.noreserve = boolean_argument(info, 2, "noreserve must be a boolean");
     spec.populate = boolean_argument(info, 3, "populate must be a boolean");
-    if (!info[4].IsNumber()) throw_type_error(env, "fd must be a number");
-    spec.fd = info[4].As<Napi::Number>().Int32Value();
+    spec.fd = fd_argument(info, 4, -1, "fd must be a descriptor or -1");
     spec.offset =
         integer_argument(info, 5, 0, 1ULL << 40, "offset must be a whole number of pages") *
         page_size();
     if (spec.fd >= 0) require_safe_object(env, spec);
-    if (!prepare_access()) throw_failure(env, last_failure("mmap"));
     if (live_ranges >= kMostRanges) throw_failure(env, Failure{ENOMEM, "mmap"});
     range_ = std::make_shared<Range>(unwrap(env, map_region(spec)), spec.length);
     Napi::MemoryManagement::AdjustExternalMemory(env, kToldBytes);
@@ -80,13 +116,17 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
 
  private:
   // Only a memfd that can never shrink, long enough from the start, can be touched without SIGBUS.
+  // One of huge pages cannot, as those run out; nor can any under strict overcommit, which charges
+  // page by page (mm/shmem.c, shmem_inode_acct_blocks): lib/api/mapping.ts refuses that.
   static void require_safe_object(Napi::Env env, const RegionSpec& spec) {
     const int seals = fcntl(spec.fd, F_GET_SEALS);
-    if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
-      throw_type_error(env, "fd must be a memfd sealed with F_SEAL_SHRINK");
+    struct statfs system {};
+    struct stat object {};
+    if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 || fstatfs(spec.fd, &system) != 0 ||
+        system.f_type != kTmpfsMagic || fstat(spec.fd, &object) != 0) {
+      throw_type_error(env, "fd must be a memfd of base pages, sealed with F_SEAL_SHRINK");
     }
-    const off_t end = lseek(spec.fd, 0, SEEK_END);
-    if (end < 0 || static_cast<uint64_t>(end) < spec.offset + spec.length) {
+    if (static_cast<uint64_t>(object.st_size) < spec.offset + spec.length) {
       throw_range_error(env, "the mapping must lie inside the memfd");
     }
   }
@@ -98,10 +138,6 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
 
   Napi::Value address(const Napi::CallbackInfo& info) {
     return Napi::BigInt::New(info.Env(), reinterpret_cast<uint64_t>(open_range(info).base));
-  }
-
-  Napi::Value length(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(open_range(info).length));
   }
 
   // access(write, selection x 7, value: bigint, into: Float64Array(3)) -> sum of the words read
@@ -134,18 +170,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
         integer_argument(info, 1, 0, limit - first, "pages must lie inside the mapping");
     const int advice =
         static_cast<int>(integer_argument(info, 2, 0, 1000, "advice must be a number"));
-    switch (advice) {
-      case MADV_DONTNEED:
-      case MADV_DONTFORK:
-      case MADV_DOFORK:
-      case MADV_WIPEONFORK:
-      case MADV_KEEPONFORK:
-      case MADV_POPULATE_READ:
-      case MADV_POPULATE_WRITE:
-        break;
-      default:
-        throw_range_error(env, "advice must be one that cowlab knows");
-    }
+    if (!is_known_advice(advice)) throw_range_error(env, "advice must be one that cowlab knows");
     if (madvise(range.base + first * page_size(), pages * page_size(), advice) != 0) {
       throw_failure(env, last_failure("madvise"));
     }
@@ -157,14 +182,22 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   Napi::Value buffer(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     open_range(info);
-    if (seen_by_javascript_) throw Napi::Error::New(env, "the mapping has its ArrayBuffer already");
-    auto* kept = new std::shared_ptr<Range>(range_);
-    Napi::ArrayBuffer created = Napi::ArrayBuffer::New(
-        env, range_->base, range_->length,
-        [](Napi::Env, void*, std::shared_ptr<Range>* hint) { delete hint; }, kept);
-    seen_by_javascript_ = true;
-    buffer_ = Napi::Weak(created);
-    return created;
+    if (shown_) throw Napi::Error::New(env, "the mapping has its ArrayBuffer already");
+    auto shown = std::make_shared<Shown>();
+    shown->range = range_;
+    auto* share = new std::shared_ptr<Shown>(shown);
+    napi_value created = nullptr;
+    // Not Napi::ArrayBuffer::New, which frees at a refusal (a length beyond
+    // buffer.constants.MAX_LENGTH) what Node then frees too. Whether Node calls release_buffer
+    // after a refusal depends on its version: if not, `share` and the addresses are lost, and
+    // nothing else.
+    if (napi_create_external_arraybuffer(env, range_->base, range_->length, release_buffer, share,
+                                         &created) != napi_ok) {
+      throw Napi::Error::New(env);
+    }
+    shown->buffer = Napi::Weak(Napi::ArrayBuffer(env, created));
+    shown_ = std::move(shown);
+    return Napi::Value(env, created);
   }
 
   // Gives the memory back. If JavaScript may still see the addresses (also after
@@ -173,11 +206,15 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   Napi::Value close(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     if (!range_) return env.Undefined();
-    if (seen_by_javascript_) {
+    if (shown_) {
       const Status blanked = blank_region(range_->base, range_->length);
       if (!blanked.ok()) throw_failure(env, blanked.failure());
-      Napi::ArrayBuffer seen = buffer_.Value();
-      if (!seen.IsEmpty() && !seen.IsDetached()) seen.Detach();
+      Napi::ArrayBuffer buffer = shown_->buffer.Value();
+      if (!buffer.IsEmpty() && !buffer.IsDetached()) {
+        buffer.Detach();
+        shown_->detached = true;
+      }
+      shown_.reset();
     }
     let_go();
     return env.Undefined();
@@ -190,8 +227,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   }
 
   std::shared_ptr<Range> range_;
-  Napi::Reference<Napi::ArrayBuffer> buffer_;
-  bool seen_by_javascript_ = false;
+  std::shared_ptr<Shown> shown_;
 };
 
 }  // namespace

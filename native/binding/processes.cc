@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "../core/access.h"
@@ -15,25 +16,19 @@
 namespace cowlab {
 namespace {
 
-constexpr uint64_t kMaxFd = 0x7fffffff;
-
-// fork(channel, into): `channel` is the child's end of a pair from openChannel(), closed here in
-// any case. `into` receives the pid and the nanoseconds. As little as can be is done after the
-// fork, because until the child ends each page that Node writes costs a copy.
+// fork(into): forks Node. `into` holds the pid, how many nanoseconds the call took, and our end of
+// the socket to the child, which is the caller's from here on.
 Napi::Value fork_from_node(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  auto into = typed_array_argument<Napi::Float64Array>(info, 1, napi_float64_array, 2,
-                                                       "into must be a Float64Array(2)");
-  const int number =
-      static_cast<int>(integer_argument(info, 0, 0, kMaxFd, "channel must be a descriptor"));
-  int type = 0;
-  socklen_t size = sizeof(type);
-  if (getsockopt(number, SOL_SOCKET, SO_TYPE, &type, &size) != 0)
-    throw_failure(env, last_failure("getsockopt"));
-  const Fd channel(number);
-  const ForkedProcess process = unwrap(env, fork_process(channel.get()));
+  auto into = typed_array_argument<Napi::Float64Array>(info, 0, napi_float64_array, 3,
+                                                       "into must be a Float64Array(3)");
+  std::vector<pid_t>& children = env.GetInstanceData<AddonData>()->children;
+  children.reserve(children.size() + 1);  // now: after the fork, memory is dear
+  ForkedProcess process = unwrap(env, fork_process());
+  children.push_back(process.pid);
   into[0] = process.pid;
   into[1] = static_cast<double>(process.elapsed_ns);
+  into[2] = process.channel.release();
   return env.Undefined();
 }
 
@@ -41,8 +36,11 @@ Napi::Value open_channel_pair(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Channel channel = unwrap(env, open_channel());
   Napi::Array ends = Napi::Array::New(env, 2);
-  ends.Set(0u, channel.ours.release());
-  ends.Set(1u, channel.theirs.release());
+  ends.Set(0u, channel.ours.get());
+  ends.Set(1u, channel.theirs.get());
+  // From here on JavaScript owns them.
+  channel.ours.release();
+  channel.theirs.release();
   return ends;
 }
 
@@ -50,12 +48,11 @@ Napi::Value open_channel_pair(const Napi::CallbackInfo& info) {
 // blocks.
 Napi::Value send_command(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const int fd = static_cast<int>(integer_argument(info, 0, 0, kMaxFd, "fd must be a descriptor"));
+  const int fd = fd_argument(info, 0, 0, "fd must be a descriptor");
   const auto words = typed_array_argument<Napi::BigUint64Array>(
       info, 1, napi_biguint64_array, sizeof(Command) / sizeof(uint64_t),
       "words must be a BigUint64Array(16)");
-  if (!info[2].IsNumber()) throw_type_error(env, "passedFd must be a number");
-  const int passed = info[2].As<Napi::Number>().Int32Value();
+  const int passed = fd_argument(info, 2, -1, "passedFd must be a descriptor or -1");
 
   Command command;
   memcpy(&command, words.Data(), sizeof(command));
@@ -80,18 +77,20 @@ Napi::Value send_command(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
-// waitProcess(pid, patienceUs, into): false if it still lives after so many microseconds; else
-// true, and `into` holds status, minor and major faults, maximum RSS in bytes, and user and system
-// time in microseconds.
+// waitProcess(pid, into): false while it lives; else true, and `into` holds status, minor and major
+// faults, maximum RSS in bytes, and user and system time in microseconds.
 Napi::Value wait_without_blocking(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const pid_t pid = pid_argument(info, 0);
-  const uint64_t patience_us =
-      integer_argument(info, 1, 0, 1000, "patienceUs must be at most 1000");
-  auto into = typed_array_argument<Napi::Float64Array>(info, 2, napi_float64_array, 6,
+  auto into = typed_array_argument<Napi::Float64Array>(info, 1, napi_float64_array, 6,
                                                        "into must be a Float64Array(6)");
-  const WaitReport report = unwrap(env, wait_process(pid, patience_us));
+  std::vector<pid_t>& children = env.GetInstanceData<AddonData>()->children;
+  // Others have children too: libuv waits for those of child_process.
+  const auto child = std::find(children.begin(), children.end(), pid);
+  if (child == children.end()) throw_type_error(env, "pid must be that of a process forked here");
+  const WaitReport report = unwrap(env, wait_process(pid));
   if (!report.ended) return Napi::Boolean::New(env, false);
+  children.erase(child);
   const rusage& usage = report.usage;
   into[0] = report.status;
   into[1] = static_cast<double>(usage.ru_minflt);
@@ -112,7 +111,9 @@ Napi::Value create_memfd(const Napi::CallbackInfo& info) {
     throw_failure(env, last_failure("ftruncate"));
   }
   if (fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) throw_failure(env, last_failure("fcntl"));
-  return Napi::Number::New(env, fd.release());
+  const Napi::Number result = Napi::Number::New(env, fd.get());
+  fd.release();
+  return result;
 }
 
 }  // namespace

@@ -23,9 +23,6 @@ struct AccessReport {
 AccessReport access_pages(AccessKind kind, char* base, const Selection& selection, uint64_t value,
                           int hangup_fd);
 
-// Maps the page that access_pages warms itself up on. Call once before forking.
-bool prepare_access();
-
 // True when the other end of the socket is gone.
 bool hung_up(int fd);
 

@@ -4,18 +4,21 @@
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <climits>
 #include <csignal>
 #include <cstring>
+#include <utility>
 
 #include "access.h"
+#include "bare_fork.h"
 #include "command.h"
-#include "process.h"
 #include "region.h"
 
 namespace cowlab {
@@ -24,11 +27,41 @@ namespace {
 // Where the process keeps its socket once everything else is closed.
 constexpr int kChannel = 3;
 
-void keep_only(int channel) {
-  if (channel != kChannel) dup2(channel, kChannel);
-  if (syscall(SYS_close_range, kChannel + 1, ~0U, 0) == 0) return;
-  const long limit = sysconf(_SC_OPEN_MAX);  // before Linux 5.9
-  for (int fd = kChannel + 1; fd < limit; fd++) close(fd);
+// So that the user's terminal or pipe is not held open by us.
+void redirect_standard_streams() {
+  const int null_device = open("/dev/null", O_RDWR | O_CLOEXEC);
+#ifdef COWLAB_SANITIZE
+  constexpr int kStreams = 2;  // sanitizers report to the third
+#else
+  constexpr int kStreams = 3;
+#endif
+  for (int fd = 0; fd < kStreams; fd++) {
+    if (null_device < 0) {
+      close(fd);
+    } else {
+      dup2(null_device, fd);
+    }
+  }
+  if (null_device > 2) close(null_device);
+}
+
+// Raising is allowed to everybody: when memory runs out, we and not the user's work are to go.
+void volunteer_for_oom_killer() {
+  const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  [[maybe_unused]] const ssize_t written = write(fd, "1000", 4);
+  close(fd);
+}
+
+// What a process of the tree is that does more than to exit. Done once, by the root: its children
+// inherit it, but for being the subreaper. To that one orphaned descendants come: none is left to
+// init, and each can be waited for.
+void settle_in() {
+  static bool settled = false;
+  if (std::exchange(settled, true)) return;
+  prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  redirect_standard_streams();
+  volunteer_for_oom_killer();
 }
 
 // Receives one command, and the descriptor that may come with it (else -1). False when the
@@ -102,20 +135,7 @@ bool is_region(uint64_t address, uint64_t length) {
   return address % page == 0 && length % page == 0 && length > 0 && length <= kMaxRegionBytes;
 }
 
-// Raising is allowed to everybody: when memory runs out, we and not the user's work are to go.
-// Inherited by children, and put off until there is memory, since a process without any is no help.
-void volunteer_for_oom_killer() {
-  static bool done = false;
-  if (done) return;
-  done = true;
-  const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  [[maybe_unused]] const ssize_t written = write(fd, "1000", 4);
-  close(fd);
-}
-
 void do_map(const Command& command, int fd, Reply* reply) {
-  volunteer_for_oom_killer();
   const bool wants_object = (command.flags & kMapObject) != 0;
   if (!is_region(0, command.length) || wants_object != (fd >= 0)) {
     return fail(reply, EINVAL, FailedCall::kMmap);
@@ -178,6 +198,9 @@ void do_protect(const Command& command, Reply* reply) {
 
 void do_advise(const Command& command, Reply* reply) {
   const int advice = static_cast<int>(command.argument);
+  if (command.argument > INT_MAX || !is_known_advice(advice)) {
+    return fail(reply, EINVAL, FailedCall::kMadvise);
+  }
   // A length of 0 is allowed by madvise(2) and does nothing.
   advise_measured(at(command.address), 0, advice, reply);
   const int error = advise_measured(at(command.address), command.length, advice, reply);
@@ -198,7 +221,11 @@ void do_fork(int fd, Reply* reply) {
   if (fd < 0) return fail(reply, EBADF, FailedCall::kFork);
   const uint64_t start = now_ns();
   const pid_t pid = bare_fork();
-  if (pid == 0) run_command_loop(fd, Hello::kSaid);
+  if (pid == 0) {
+    keep_only(fd);
+    say_hello();
+    run_command_loop();
+  }
   const int error = errno;
   reply->elapsed_ns = now_ns() - start;
   if (pid < 0) return fail(reply, error, FailedCall::kFork);
@@ -257,13 +284,19 @@ void carry_out(const Command& command, int fd, Reply* reply) {
 
 }  // namespace
 
-void run_command_loop(int channel, Hello hello) {
-  keep_only(channel);
-  if (hello == Hello::kSaid) say_hello();
+void keep_only(int channel) {
+  if (channel != kChannel) dup2(channel, kChannel);
+  if (syscall(SYS_close_range, kChannel + 1, ~0U, 0) == 0) return;
+  const long limit = sysconf(_SC_OPEN_MAX);  // before Linux 5.9
+  for (int fd = kChannel + 1; fd < limit; fd++) close(fd);
+}
+
+void run_command_loop() {
   for (;;) {
     Command command;
     int fd = -1;
     if (!receive(&command, &fd)) _exit(0);
+    if (command.op != Op::kExit) settle_in();
     Reply reply{};
     reply.op = command.op;
     carry_out(command, fd, &reply);

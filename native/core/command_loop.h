@@ -3,11 +3,11 @@
 
 namespace cowlab {
 
-// Whether the process tells on its socket that it is there. A child of Node need not: Node has its
-// pid.
-enum class Hello { kSaid, kUnsaid };
+// Puts this descriptor where the command loop expects it, and closes all others but the standard
+// streams.
+void keep_only(int channel);
 
-// Keeps only this descriptor, and serves it until its other end is gone.
-[[noreturn]] void run_command_loop(int channel, Hello hello);
+// Serves the channel until its other end is gone.
+[[noreturn]] void run_command_loop();
 
 }  // namespace cowlab

@@ -11,27 +11,24 @@
 
 namespace cowlab {
 
-struct ForkedProcess {
-  pid_t pid;
-  uint64_t elapsed_ns;
-};
-
 struct Channel {
   Fd ours;
   Fd theirs;
 };
 
+// A socketpair for a process that is to be forked; no end of it takes the place of a standard
+// stream.
 Result<Channel> open_channel();
 
-// fork(2) without the pthread_atfork handlers, which are for children that go on as Node: libuv's
-// would close descriptors that are ours in a child of a child (uv__signal_global_reinit), and all
-// of them cost page faults. The child may run async-signal-safe code only.
-pid_t bare_fork();
+struct ForkedProcess {
+  pid_t pid;
+  Fd channel;  // this side's end of the socketpair
+  uint64_t elapsed_ns;
+};
 
 // fork()s the calling process. The child enters the command loop and never returns; it goes when
 // the other end of its socket does, or when the thread that called this ends.
-// `channel` is its end of the socketpair, which stays open here.
-Result<ForkedProcess> fork_process(int channel);
+Result<ForkedProcess> fork_process();
 
 struct WaitReport {
   bool ended;
@@ -39,8 +36,10 @@ struct WaitReport {
   rusage usage;
 };
 
-// `ended` is false if the child still lives after `patience_us` microseconds, which are for one
-// that is about to end.
-Result<WaitReport> wait_process(pid_t pid, uint64_t patience_us);
+// Does not block: `ended` is false while the child lives.
+Result<WaitReport> wait_process(pid_t pid);
+
+// Kills a child and waits for it.
+void end_process(pid_t pid);
 
 }  // namespace cowlab

@@ -54,7 +54,7 @@ Result<char*> map_region(const RegionSpec& spec) {
   if (spec.populate) flags |= MAP_POPULATE;
   // MAP_POPULATE comes before MADV_NOHUGEPAGE can: keep this mapping at 4K with the process-wide
   // switch.
-  const bool was_disabled = spec.populate && prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1;
+  const bool was_disabled = spec.populate && prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0;
   if (spec.populate && !was_disabled) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   void* mapped =
       mmap(base, spec.length, spec.protection, flags, spec.fd, static_cast<off_t>(spec.offset));
@@ -89,10 +89,31 @@ Status unmap_region(char* base, uint64_t length) {
 
 Status unmap_part(char* start, uint64_t length) { return place_guard(start, length); }
 
+bool is_known_advice(int advice) {
+  switch (advice) {
+    case MADV_DONTNEED:
+    case MADV_DONTFORK:
+    case MADV_DOFORK:
+    case MADV_WIPEONFORK:
+    case MADV_KEEPONFORK:
+    case MADV_POPULATE_READ:
+    case MADV_POPULATE_WRITE:
+      return true;
+    default:
+      return false;
+  }
+}
+
 Status blank_region(char* base, uint64_t length) {
-  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-  if (mmap(base, length, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) {
-    return last_failure("mmap");
+  // Mapped aside and then moved: MAP_FIXED would, before Linux 6.12, leave a hole when it is
+  // refused the memory.
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* blank = mmap(nullptr, length, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (blank == MAP_FAILED) return last_failure("mmap");
+  if (mremap(blank, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, base) == MAP_FAILED) {
+    const Failure failure = last_failure("mremap");
+    munmap(blank, length);
+    return failure;
   }
   return Done{};
 }

@@ -35,6 +35,10 @@ Status unmap_region(char* base, uint64_t length);
 // Takes a part out of a region; a guard stands in its place, so that nothing else can come there.
 Status unmap_part(char* start, uint64_t length);
 
+// Whether it is advice that cowlab gives: none of it takes memory away, or harms anybody else
+// (MADV_HWPOISON).
+bool is_known_advice(int advice);
+
 // Gives the pages back but keeps the addresses readable and writable: for memory JavaScript has a
 // view of.
 Status blank_region(char* base, uint64_t length);
