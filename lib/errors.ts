@@ -37,6 +37,11 @@ export class FeatureUnavailableError extends Error {
   }
 }
 
+function howItEnded({ signal, code }: ExitStatus): string {
+  if (signal !== undefined) return `was ended by ${signal}`;
+  return code === undefined ? 'has ended, how is not known' : `has exited with code ${String(code)}`;
+}
+
 /** A command was given to a process that has ended, or that ended while it carried the command out. */
 export class ProcessEndedError extends Error {
   override readonly name = 'ProcessEndedError';
@@ -45,9 +50,7 @@ export class ProcessEndedError extends Error {
   readonly status: ExitStatus;
 
   constructor(process: string, status: ExitStatus) {
-    const how =
-      status.signal !== undefined ? `was ended by ${status.signal}` : `has exited with code ${String(status.code)}`;
-    super(`${process} ${how}`);
+    super(`${process} ${howItEnded(status)}`);
     this.process = process;
     this.status = status;
   }

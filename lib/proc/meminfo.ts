@@ -106,8 +106,11 @@ const SMALL_BYTES = 16 * 2 ** 20;
  */
 export function requireMemory(bytes: number, heldBytes: () => number = () => 0): void {
   if (bytes < SMALL_BYTES) return;
-  const available = (readMeminfo().fieldsKb['MemAvailable'] ?? Infinity) * 1024;
-  if (bytes <= available || bytes - heldBytes() <= available) return;
+  const { fieldsKb } = readMeminfo();
+  const available = (fieldsKb['MemAvailable'] ?? Infinity) * 1024;
+  const total = ((fieldsKb['MemTotal'] ?? Infinity) + (fieldsKb['SwapTotal'] ?? 0)) * 1024;
+  // Nobody holds more than there is, so what is beyond that needs no count of pages.
+  if (bytes <= available || (bytes <= available + total && bytes - heldBytes() <= available)) return;
   throw new FeatureUnavailableError(
     formatBytes(bytes),
     `${formatBytes(available)} of memory are available now`,

@@ -42,6 +42,8 @@ const WARM_UP_RUNS = 3;
  * @property {string} name
  * @property {number} runs
  * @property {number} per What one run is divided by: its pages, or 1.
+ * @property {number} [rounds] How often both sides get new memory, each side first in turn: whether its pages lie
+ *   together makes a fork up to twice as fast, and that is luck.
  * @property {{ ratio: number } | { addedNs: number }} bar
  * @property {(program: string) => Promise<{ ours: Runner, floor: Floor, others: Floor[] }>} start
  */
@@ -80,7 +82,8 @@ const COMPARISONS = [
   },
   {
     name: 'fork() call, 1 GiB of dirty 4K pages',
-    runs: 25,
+    runs: 40,
+    rounds: 10,
     per: 1,
     bar: { ratio: 1.1 },
     start: (program) => {
@@ -90,7 +93,8 @@ const COMPARISONS = [
   },
   {
     name: 'write to shared pages in a child, 256 MiB, per page',
-    runs: 25,
+    runs: 30,
+    rounds: 6,
     per: 256 * PAGES_PER_MIB,
     bar: { ratio: 1.05 },
     start: async (program) => {
@@ -122,19 +126,21 @@ const COMPARISONS = [
 ];
 
 /**
+ * One round: both sides are started anew, and take turns.
  * @param {Comparison} comparison
  * @param {string} program
  * @param {number} runs
- * @returns {Promise<Line>}
+ * @param {boolean} floorFirst Which side runs, and so takes its memory, first.
  */
-async function compare(comparison, program, runs) {
+async function round(comparison, program, runs, floorFirst) {
   const { ours, floor, others } = await comparison.start(program);
   const ourNs = [];
   const floorNs = [];
   try {
     for (let i = -WARM_UP_RUNS; i < runs; i++) {
+      const first = floorFirst ? await floor.run() : [];
       const [our = NaN, ...ourCounts] = await ours.run();
-      const [its = NaN, ...itsCounts] = await floor.run();
+      const [its = NaN, ...itsCounts] = floorFirst ? first : await floor.run();
       if (ourCounts.join() !== itsCounts.join()) {
         throw new Error(`${comparison.name}: we count ${ourCounts.join()}, C counts ${itsCounts.join()}`);
       }
@@ -144,6 +150,24 @@ async function compare(comparison, program, runs) {
     }
   } finally {
     await Promise.all([ours, floor, ...others].map((one) => one.close()));
+  }
+  return { ourNs, floorNs };
+}
+
+/**
+ * @param {Comparison} comparison
+ * @param {string} program
+ * @param {number} runs
+ * @returns {Promise<Line>}
+ */
+async function compare(comparison, program, runs) {
+  const { rounds = 1 } = comparison;
+  const ourNs = [];
+  const floorNs = [];
+  for (let i = 0; i < rounds; i++) {
+    const figures = await round(comparison, program, Math.ceil(runs / rounds), i % 2 === 1);
+    ourNs.push(...figures.ourNs);
+    floorNs.push(...figures.floorNs);
   }
   const [our, its] = [side(ourNs), side(floorNs)];
   const { bar } = comparison;
