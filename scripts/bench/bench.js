@@ -75,7 +75,8 @@ function startCount(pages, vmas, exact) {
 const COMPARISONS = [
   {
     name: 'fork, exit and wait, nothing mapped',
-    runs: 101,
+    runs: 200,
+    rounds: 4,
     per: 1,
     bar: { addedNs: 400_000 },
     start: (program) => Promise.resolve({ ours: forkExitWait(), floor: new Floor(program, ['fork-wait']), others: [] }),
@@ -104,21 +105,24 @@ const COMPARISONS = [
   },
   {
     name: 'exclusive and shared pages of 256 MiB',
-    runs: 201,
+    runs: 240,
+    rounds: 6,
     per: 1,
     bar: { ratio: 1.1 },
     start: startCount(256 * PAGES_PER_MIB, 0, false),
   },
   {
     name: 'the same, beside 5,000 other VMAs',
-    runs: 201,
+    runs: 240,
+    rounds: 6,
     per: 1,
     bar: { ratio: 1.5 },
     start: startCount(256 * PAGES_PER_MIB, 5000, false),
   },
   {
     name: 'the same, zero and huge pages told apart',
-    runs: 201,
+    runs: 240,
+    rounds: 6,
     per: 1,
     bar: { ratio: Infinity },
     start: startCount(256 * PAGES_PER_MIB, 0, true),

@@ -85,11 +85,18 @@ function tallyVma(mapping: Mapping, vma: Vma, views: PageView[], states: StateRu
   const { lineage } = mapping;
   const pagesBy = new Float64Array(lineage.table.size);
   const { first, pages } = toObject(mapping, vma);
-  lineage.runs.forEach(first, first + pages, (number, start, end) => {
+  const end = first + pages;
+  const { starts, configurations, first: firstRun, count: runs } = lineage.runs.raw(first);
+  let at = first;
+  for (let i = firstRun; i < runs && at < end; i++) {
+    const number = configurations[i] ?? 0;
+    const next = i + 1 < runs ? (starts[i + 1] ?? end) : end;
+    const until = next < end ? next : end;
     const view = (views[number] ??= viewOf(lineage.table.get(number), mapping.id));
-    pagesBy[number] = (pagesBy[number] ?? 0) + (end - start);
-    states.add(end - start, view.state);
-  });
+    pagesBy[number] = (pagesBy[number] ?? 0) + (until - at);
+    states.add(until - at, view.state);
+    at = until;
+  }
   const tally: Tally = [];
   pagesBy.forEach((count, number) => {
     const view = views[number];

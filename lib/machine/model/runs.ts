@@ -80,6 +80,15 @@ export class RunList {
     return this.count;
   }
 
+  /**
+   * The run list itself, for a loop that would spend most of its time in calls: run i begins at starts[i], the first
+   * that reaches into the pages from `from` on is number `first`.
+   */
+  raw(from: number): { starts: Float64Array; configurations: Int32Array; first: number; count: number } {
+    const { starts, configurations, count } = this;
+    return { starts, configurations, first: this.indexOf(from), count };
+  }
+
   /** Calls for each run, or part of one, within [from, to), in ascending order. */
   forEach(from: number, to: number, visit: (configuration: number, start: number, end: number) => void): void {
     const { starts, configurations, count } = this;
