@@ -1,5 +1,7 @@
 /** Objects that several regions and processes can map: memfds, and temporary files that have no name. */
 import {
+  accessSync,
+  statfsSync,
   closeSync,
   constants,
   fsync as fsyncWithCallback,
@@ -11,6 +13,7 @@ import { randomUUID } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { FeatureUnavailableError } from '../errors.js';
 import { native } from '../native.js';
 import { requireMemory } from '../proc/meminfo.js';
 import { MAX_REGION_PAGES, requireInteger, requireRange } from '../schema/arguments.js';
@@ -102,8 +105,29 @@ function openNameless(directory: string): number {
   }
 }
 
+/** Of tmpfs, linux/magic.h: its files are shared memory, and behave as memfds do. */
+const TMPFS_MAGIC = 0x01021994;
+
+/** Where temporary files are files: /tmp is tmpfs on many systems. */
+function directoryOnDisk(): string {
+  const found = [tmpdir(), '/var/tmp', process.cwd()].find((directory) => {
+    try {
+      accessSync(directory, constants.W_OK);
+      return statfsSync(directory).type !== TMPFS_MAGIC;
+    } catch {
+      return false;
+    }
+  });
+  if (found !== undefined) return found;
+  throw new FeatureUnavailableError(
+    'A temporary file',
+    'neither the temporary folder, nor /var/tmp, nor this folder is writable and on a disk',
+    'Set TMPDIR to a folder that is.',
+  );
+}
+
 /** A temporary file without a name, every page written and in the page cache. */
-export async function createTemporaryFile(pages: number, directory = tmpdir()): Promise<FileObject> {
+export async function createTemporaryFile(pages: number, directory = directoryOnDisk()): Promise<FileObject> {
   requireInteger('pages', pages, 1, MAX_REGION_PAGES);
   const file = new FileObject('file', openNameless(directory), pages);
   try {
