@@ -9,10 +9,11 @@ import type { HostFacts } from '../schema/facts.js';
 import {
   MAX_REGION_PAGES,
   or,
-  requireBoolean,
   requireInteger,
+  requireMapFlags,
   requireObject,
   requireOneOf,
+  requirePages,
   requireRange,
   requireSelection,
 } from '../schema/arguments.js';
@@ -377,30 +378,15 @@ function failureError(failure: Failure): SystemError {
 
 function requireMapSpec(spec: MapSpec, machine: ProgramMachine) {
   requireObject('spec', spec);
-  const pageSize = machine.facts.pageSizeBytes;
-  if ((spec.size === undefined) === (spec.pages === undefined)) throw new TypeError('give either size or pages');
-  if (spec.size !== undefined) {
-    requireInteger('size', spec.size, pageSize, MAX_REGION_PAGES * pageSize);
-    if (spec.size % pageSize !== 0) {
-      throw new RangeError(`size must be a multiple of the page size, ${String(pageSize)}, not ${String(spec.size)}`);
-    }
-  }
-  const pages = requireInteger('pages', spec.pages ?? (spec.size ?? 0) / pageSize, 1, MAX_REGION_PAGES);
+  const pages = requirePages('size', spec.size, spec.pages, machine.facts.pageSizeBytes);
   const { backing = 'anonymous' } = spec;
   if (backing !== 'anonymous' && (!(backing instanceof ProgramObject) || backing.machine !== machine)) {
     throw new TypeError("backing must be 'anonymous' or an object of this machine");
   }
-  const offset = requireInteger('offset', or(spec.offset, 0), 0, MAX_REGION_PAGES);
-  if (offset !== 0 && backing === 'anonymous')
-    throw new RangeError('offset is for an object; anonymous memory has none');
   return {
     pages,
-    sharing: requireOneOf('sharing', or(spec.sharing, 'private'), ['private', 'shared']),
+    ...requireMapFlags(spec, backing !== 'anonymous'),
     backing: backing === 'anonymous' ? backing : backing.name,
-    offset,
-    protection: requireOneOf('protection', or(spec.protection, 'rw'), ['none', 'r', 'rw']),
-    populate: requireBoolean('populate', or(spec.populate, false)),
-    noreserve: requireBoolean('noreserve', or(spec.noreserve, false)),
     onFork: requireOneOf('onFork', or(spec.onFork, 'copy'), ['copy', 'dontfork', 'wipeonfork']),
   };
 }

@@ -1,6 +1,7 @@
 /** Checks of what callers pass: every error names the argument, and nothing has happened before it is thrown. */
 import { MAX_RANDOM_PAGES } from './selection.js';
 import type { Pattern, Selection } from './selection.js';
+import type { Protection, Sharing } from './step.js';
 
 function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value);
@@ -43,6 +44,42 @@ export function requireObject(name: string, value: unknown): object {
 
 /** The most pages a region may have: 2^34 pages of 4 KiB are 64 TiB, half of what a process can address. */
 export const MAX_REGION_PAGES = 2 ** 34;
+
+/**
+ * A length given in bytes under `name`, or in pages: in pages.
+ * @throws TypeError for both or neither; RangeError for what is no positive number of whole pages.
+ */
+export function requirePages(name: string, length: unknown, pages: unknown, pageSizeBytes: number): number {
+  if ((length === undefined) === (pages === undefined)) throw new TypeError(`give either ${name} or pages`);
+  if (pages !== undefined) return requireInteger('pages', pages, 1, MAX_REGION_PAGES);
+  const bytes = requireInteger(name, length, pageSizeBytes, MAX_REGION_PAGES * pageSizeBytes);
+  if (bytes % pageSizeBytes !== 0) {
+    throw new RangeError(`${name} must be a multiple of the page size, ${String(pageSizeBytes)}, not ${String(bytes)}`);
+  }
+  return bytes / pageSizeBytes;
+}
+
+/** What every way to map memory may be told. */
+export interface MapFlags {
+  sharing?: Sharing;
+  protection?: Protection;
+  populate?: boolean;
+  noreserve?: boolean;
+  offset?: number;
+}
+
+/** The flags of a mapping, defaults filled in. @param ofObject Whether it maps an object, which alone has an offset. */
+export function requireMapFlags(spec: MapFlags, ofObject: boolean): Required<MapFlags> {
+  const offset = requireInteger('offset', or(spec.offset, 0), 0, MAX_REGION_PAGES);
+  if (offset !== 0 && !ofObject) throw new RangeError('offset is for an object; anonymous memory has none');
+  return {
+    sharing: requireOneOf('sharing', or(spec.sharing, 'private'), ['private', 'shared']),
+    protection: requireOneOf('protection', or(spec.protection, 'rw'), ['none', 'r', 'rw']),
+    populate: requireBoolean('populate', or(spec.populate, false)),
+    noreserve: requireBoolean('noreserve', or(spec.noreserve, false)),
+    offset,
+  };
+}
 
 export interface PageRange {
   /** Default 0. */
