@@ -151,7 +151,9 @@ export async function predictExperiment(
   options: RunOptions = {},
 ): Promise<ResultDocument> {
   const start = performance.now();
-  const machine = modelMachine(facts);
+  // Where the system may be changed the tree gives CAP_SYS_ADMIN up (machine/linux/backend.ts).
+  const changes = (experiment.needs(params, facts).changes ?? []).length > 0;
+  const machine = modelMachine(changes ? { ...facts, capSysAdmin: false } : facts);
   const { findings, samples } = await runProgram(experiment, params, machine, options);
   const verdict = { verdict: 'skip' as const, reason: 'the prediction alone was asked for' };
   const parts = { facts, trace: machine.trace, checks: [], ...verdict, samples, prediction: findings };

@@ -27,7 +27,16 @@ export interface Backend {
    *   (`uncertain`) follows it.
    */
   execute(step: Step, recorded?: Outcome): Promise<Outcome>;
+  readMemory(): SystemMemory;
   close(): Promise<void>;
+}
+
+/** Memory of the whole system, in bytes. */
+export interface SystemMemory {
+  /** What could be had without swapping (MemAvailable). Unknown on the model: others on the machine decide. */
+  availableBytes: Figure;
+  /** Committed_AS. On the model what was committed at the start, and what its own processes have added. */
+  committedBytes: number;
 }
 
 export interface MapSpec {
@@ -127,6 +136,8 @@ export interface Machine extends AsyncDisposable {
    * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed.
    */
   setOvercommit(spec: OvercommitSpec): Promise<void>;
+  /** The memory of the whole system as it is now. */
+  readMemory(): Promise<SystemMemory>;
   /** A barrier: every process is parked while all are observed. */
   observe(label: string): Promise<Observation>;
   close(): Promise<void>;

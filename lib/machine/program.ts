@@ -33,6 +33,7 @@ import type {
   OvercommitSpec,
   Process,
   Region,
+  SystemMemory,
 } from './machine.js';
 
 const ADVICE = [
@@ -283,6 +284,10 @@ export class ProgramMachine implements Machine {
 
   async setOvercommit(spec: OvercommitSpec): Promise<void> {
     await this.perform({ op: 'overcommit', ...requireOvercommit(spec, this.facts) });
+  }
+
+  readMemory(): Promise<SystemMemory> {
+    return this.inTurn(() => Promise.resolve(this.#backend.readMemory()));
   }
 
   async observe(label: string): Promise<Observation> {

@@ -7,11 +7,12 @@ import type { ForkedProcess, ForkedRegion, Placement } from '../../api/forked-pr
 import type { EndingSignal } from '../../api/exit-status.js';
 import type { SystemChanges } from '../../api/system-changes.js';
 import { readCommit, readHostFacts } from '../../proc/host.js';
+import { commitFigures, readMeminfo } from '../../proc/meminfo.js';
 import { isChargedAtFork, readSmaps, vmaPages } from '../../proc/smaps.js';
 import { readStatm } from '../../proc/stat.js';
 import type { HostFacts } from '../../schema/facts.js';
 import type { CommitReading, Outcome, Step, StepOf } from '../../schema/step.js';
-import type { Backend } from '../machine.js';
+import type { Backend, SystemMemory } from '../machine.js';
 import { observeProcess } from './observe.js';
 import { explainRefusal } from './predict.js';
 
@@ -60,6 +61,11 @@ export class LinuxBackend implements Backend {
       if (error instanceof ProcessEndedError) return { ended: error.status };
       throw error;
     }
+  }
+
+  readMemory(): SystemMemory {
+    const { memAvailableBytes, committedAsPages } = commitFigures(readMeminfo(), this.facts.pageSizeBytes);
+    return { availableBytes: memAvailableBytes, committedBytes: committedAsPages * this.facts.pageSizeBytes };
   }
 
   /** The pid of a process of the machine, for readers outside it. */

@@ -178,23 +178,32 @@ export function admitFork(
 }
 
 /**
- * Whether a fork under strict overcommit is admitted, where the counter was read right before it.
- *
- * Where it was folded, the kernel's counter is followed step by step: what is charged stays in the part of the CPU
- * until that has grown to a batch, and only then is seen by the check [percpu_counter_add_batch, lib/percpu_counter.c].
+ * What the check sees of the counter as a fork's VMAs are charged one by one. What is charged stays in the part of the
+ * CPU until that has grown to a batch, and only then is seen [percpu_counter_add_batch, lib/percpu_counter.c]: so the
+ * small VMAs at the end may pass beyond the limit.
  */
+function* seenAsCharged(
+  facts: CommitFacts,
+  { vmaPages, committedPages }: CommitReading,
+): Generator<{ index: number; pages: number; seen: number }> {
+  const batch = commitBatchPages(facts);
+  let seen = committedPages;
+  let unseen = 0;
+  for (const [index, pages] of vmaPages.entries()) {
+    unseen += pages;
+    if (unseen >= batch) [seen, unseen] = [seen + unseen, 0];
+    yield { index, pages, seen };
+  }
+}
+
+/** Whether a fork under strict overcommit is admitted, where the counter was read right before it. */
 export function admitCountedFork(facts: CommitFacts, reading: CommitReading): ForkVerdict {
   const { vmaPages, committedPages, totalPages, slackPages } = reading;
   if (!reading.folded) return admitFork(facts, vmaPages, committedPages, totalPages, 0, slackPages);
   const chargePages = vmaPages.reduce((total, pages) => total + pages, 0);
   const limit = strictLimitPages(facts, totalPages);
-  const batch = commitBatchPages(facts);
-  let seen = committedPages;
-  let unseen = 0;
   let doubt: ForkVerdict | undefined;
-  for (const [index, pages] of vmaPages.entries()) {
-    unseen += pages;
-    if (unseen >= batch) [seen, unseen] = [seen + unseen, 0];
+  for (const { index, pages, seen } of seenAsCharged(facts, reading)) {
     if (seen + slackPages < limit) continue;
     const exact = limit - 1 - (seen - pages);
     const others = 'others on this machine changed what is committed meanwhile';
@@ -209,11 +218,13 @@ export function admitCountedFork(facts: CommitFacts, reading: CommitReading): Fo
 
 /**
  * How many pages more a fork could have been charged (0 or more: it is admitted), or by how many its charge was too
- * great (negative). All that is charged is taken as seen, which is what decides unless a part stays below a batch.
+ * great (negative), as the check sees it where the counter was folded, else by the plain sum.
  */
 export function strictMarginPages(facts: CommitFacts, reading: CommitReading): number {
-  const charged = reading.vmaPages.reduce((total, pages) => total + pages, 0);
-  return strictLimitPages(facts, reading.totalPages) - 1 - reading.committedPages - charged;
+  let most = reading.committedPages;
+  if (reading.folded) for (const { seen } of seenAsCharged(facts, reading)) most = Math.max(most, seen);
+  else most += reading.vmaPages.reduce((total, pages) => total + pages, 0);
+  return strictLimitPages(facts, reading.totalPages) - 1 - most;
 }
 
 /**

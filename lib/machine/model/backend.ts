@@ -1,9 +1,9 @@
 /** The reference model as a backend of Machine: it executes steps on nothing but its own state. */
 import type { HostFacts } from '../../schema/facts.js';
 import type { Outcome, Step, Trace } from '../../schema/step.js';
-import type { Backend } from '../machine.js';
+import type { Backend, SystemMemory } from '../machine.js';
 import { access } from './access.js';
-import { doubtAfterTouching, setOvercommit } from './commit.js';
+import { committedPages, doubtAfterTouching, setOvercommit } from './commit.js';
 import { fork } from './fork.js';
 import { createObject, grow, map, unmap, writeObject } from './map.js';
 import type { Mutation } from './mutation.js';
@@ -73,6 +73,13 @@ export class ModelBackend implements Backend {
     if (!next || JSON.stringify(next.step) !== JSON.stringify(step)) return undefined;
     const { commit, committedPages } = next.outcome;
     return { ...(commit ? { commit } : {}), ...(committedPages === undefined ? {} : { committedPages }) };
+  }
+
+  readMemory(): SystemMemory {
+    return {
+      availableBytes: { unknown: 'what others on the machine use, no model knows' },
+      committedBytes: committedPages(this.world) * this.facts.pageSizeBytes,
+    };
   }
 
   close(): Promise<void> {

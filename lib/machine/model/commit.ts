@@ -119,12 +119,18 @@ function countedFork(
 ): Outcome {
   // Others have charged memory since the facts were taken.
   knowCommitted(world, reading.committedPages);
-  const commit = { ...reading, vmaPages: [...own.vmas], totalPages: own.total };
+  const commit = { ...reading, vmaPages: inOrderOf(reading.vmaPages, own.vmas), totalPages: own.total };
   const verdict = admitCountedFork(world.facts, reading);
   if (verdict.verdict === 'allowed') return { commit };
   if (verdict.verdict === 'uncertain') return { commit, ...followRecorded(verdict.why, recorded) };
   const { why, askedPages, allowedPages } = verdict;
   return { commit, failure: { code: 'ENOMEM', syscall: 'fork', why, vmaPages: askedPages, allowedPages } };
+}
+
+/** Where the kernel has put the VMAs, and so their order, no model knows: it is taken from the reading. */
+function inOrderOf(read: readonly number[], own: readonly number[]): number[] {
+  const inAscent = (lengths: readonly number[]): string => [...lengths].sort((a, b) => a - b).join();
+  return inAscent(read) === inAscent(own) ? [...read] : [...own];
 }
 
 /** Takes Committed_AS as it was read, in the place of what the model has added up. */
