@@ -9,7 +9,7 @@ import { examineHost } from '../proc/doctor.js';
 import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import { wrap } from '../report/paragraph.js';
-import { runDoctor } from './doctor.js';
+import { leftBehindFinding, runDoctor, runRestore } from './doctor.js';
 import { runExplain } from './explain.js';
 import { EXIT, UsageError, exitCodeOf, note, print, printJson, wantsColor } from './output.js';
 import { runPredict } from './predict.js';
@@ -34,11 +34,16 @@ function list(flags: { json?: boolean }): void {
   answer({ text, json: rows, exitCode: EXIT.ok }, flags);
 }
 
-function doctor(flags: { json?: boolean }): void {
+function doctor(flags: { json?: boolean; restore?: boolean }): void {
+  if (flags.restore) {
+    answer(runRestore(), flags);
+    return;
+  }
   const color = wantsColor();
   try {
     const probes = tryNativeProbes();
-    answer(runDoctor(examineHost({ probes, pageSizeBytes: pageSizeBytes() }), { color }), flags);
+    const findings = [...examineHost({ probes, pageSizeBytes: pageSizeBytes() }), leftBehindFinding()];
+    answer(runDoctor(findings, { color }), flags);
   } catch (error) {
     if (!(error instanceof FeatureUnavailableError)) throw error;
     note(error.message);
@@ -112,6 +117,7 @@ function build(): Command {
     .command('doctor')
     .description('what this host offers, what each thing is needed for, and what would help')
     .option('--json', 'JSON on standard output')
+    .option('--restore', 'put back the settings that a killed run has left changed')
     .action(doctor);
   return program;
 }
