@@ -52,7 +52,17 @@ export class ModelBackend implements Backend {
     this.world = {
       facts,
       mutation: options.mutation,
-      processes: new Map([['root', { name: 'root', mappings: new Map(), baseVmas: facts.rootAccountedVmas }]]),
+      processes: new Map([
+        [
+          'root',
+          {
+            name: 'root',
+            mappings: new Map(),
+            baseVmas: facts.rootAccountedVmas,
+            basePages: facts.rootTotalPages,
+          },
+        ],
+      ]),
       objects: new Map(),
       lineages: new Set(),
       chargedPages: 0,

@@ -28,6 +28,8 @@ export interface ModelProcess {
   mappings: Map<string, Mapping>;
   /** Accounted and forkable VMAs that the process has beside its regions. */
   baseVmas: readonly number[];
+  /** What total_vm counts beside the regions: what the root began with, and guards whose region no fork has taken along. */
+  basePages: number;
 }
 
 export interface World {
