@@ -16,6 +16,7 @@ import { runPredict } from './predict.js';
 import type { ReplayFlags } from './replay.js';
 import { runCommand } from './run.js';
 import type { RunFlags } from './run.js';
+import type { VmRunFlags } from './vm.js';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
@@ -79,6 +80,7 @@ function build(): Command {
     .option('--model', 'the prediction alone; nothing is forked')
     .option('--dry-run', 'say what would be used, and run nothing')
     .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
+    .option('--allow-system-changes', 'experiments may change settings of the whole machine, and put them back')
     .action(async (names: string[], flags: RunFlags) => {
       exitCode = await runCommand(names, flags);
     });
@@ -112,7 +114,40 @@ function build(): Command {
     .description('what this host offers, what each thing is needed for, and what would help')
     .option('--json', 'JSON on standard output')
     .action(doctor);
+  addVm(program);
   return program;
+}
+
+function addVm(program: Command): void {
+  const vm = program.command('vm').description('experiments as root on another kernel, in a virtual machine (qemu)');
+  vm.command('run')
+    .description('boot a kernel, run experiments in it, bring the results out; nothing changes on this machine')
+    .argument('<experiment...>', 'names from `cowlab list`, or paths of .mjs files')
+    .option('-k, --kernel <kernel>', 'a path, or a version such as 6.1; may be repeated (default: the newest)', collect)
+    .option('-m, --memory <size>', 'memory of the guest', '4GiB')
+    .option('--cpus <n>', 'processors of the guest', '2')
+    .option('--cgroup <version>', 'v1 or v2', 'v2')
+    .option('--accel <how>', 'kvm or tcg (default: kvm where it works)')
+    .option('--timeout <seconds>', 'for each kernel', '900')
+    .option('-p, --param <name=value>', 'a parameter; may be repeated', collect)
+    .option('--json', 'the result document on standard output, or an array of them')
+    .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
+    .action(async (names: string[], flags: VmRunFlags) => {
+      exitCode = await (await import('./vm.js')).vmRunCommand(names, flags);
+    });
+  vm.command('kernels')
+    .description('the kernels that were found, the newest first')
+    .option('--json', 'JSON on standard output')
+    .action(async (flags: { json?: boolean }) => {
+      answer((await import('./vm.js')).vmKernels(), flags);
+    });
+  vm.command('fetch')
+    .description("get Debian's newest kernel of a version, without root (it needs apt)")
+    .argument('<version>', 'such as 6.1')
+    .option('--json', 'JSON on standard output')
+    .action(async (version: string, flags: { json?: boolean }) => {
+      answer(await (await import('./vm.js')).vmFetch(version), flags);
+    });
 }
 
 async function main(): Promise<void> {

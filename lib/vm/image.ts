@@ -10,7 +10,8 @@ import type { CpioEntry } from './newc.js';
 const execute = promisify(execFile);
 
 /** An entry whose file, if it is one, is read when the image is written. */
-type Planned = Exclude<CpioEntry, { kind: 'file' }> | { path: string; mode: number; kind: 'file'; from: string | Buffer };
+type Planned =
+  Exclude<CpioEntry, { kind: 'file' }> | { path: string; mode: number; kind: 'file'; from: string | Buffer };
 
 /**
  * The shared libraries in the output of ldd(1), the dynamic loader among them.
@@ -22,7 +23,11 @@ export function parseLdd(program: string, output: string): string[] {
     const missing = /^\s*(\S+) => not found/.exec(line);
     if (missing) {
       const remedy = 'Install the package that has it.';
-      throw new FeatureUnavailableError(`The library ${missing[1] ?? ''} of ${program}`, 'ldd does not find it', remedy);
+      throw new FeatureUnavailableError(
+        `The library ${missing[1] ?? ''} of ${program}`,
+        'ldd does not find it',
+        remedy,
+      );
     }
     const found = /^\s*(?:\S+ => )?(\/.+) \(0x[0-9a-f]+\)$/.exec(line);
     if (found?.[1] !== undefined) paths.push(found[1]);
@@ -37,7 +42,8 @@ async function librariesOf(program: string): Promise<string[]> {
   } catch (error) {
     // What is linked statically has no libraries, which ldd calls a failure.
     const said = error as { code?: unknown; stderr?: string; stdout?: string };
-    if (/not a dynamic executable|Not a valid dynamic program/.test(`${said.stdout ?? ''}${said.stderr ?? ''}`)) return [];
+    if (/not a dynamic executable|Not a valid dynamic program/.test(`${said.stdout ?? ''}${said.stderr ?? ''}`))
+      return [];
     throw error;
   }
 }

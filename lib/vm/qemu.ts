@@ -49,7 +49,11 @@ function platform(arch: string): Platform {
   const found = PLATFORMS[arch];
   if (found) return found;
   const known = Object.keys(PLATFORMS).join(' and ');
-  throw new FeatureUnavailableError('cowlab vm', `it knows the machines of ${known}, and this is ${arch}`, 'Run there.');
+  throw new FeatureUnavailableError(
+    'cowlab vm',
+    `it knows the machines of ${known}, and this is ${arch}`,
+    'Run there.',
+  );
 }
 
 /** @throws FeatureUnavailableError that says how to install it. */
