@@ -11,16 +11,21 @@
           'ldflags': ['-Wl,-z,now'],
           'sources': [
             'native/core/access.cc',
+            'native/core/child.cc',
             'native/core/command_loop.cc',
+            'native/core/commit_counter.cc',
             'native/core/pagemap.cc',
             'native/core/probes.cc',
             'native/core/process.cc',
             'native/core/region.cc',
+            'native/core/restorer.cc',
+            'native/core/restrict.cc',
             'native/binding/addon.cc',
             'native/binding/arguments.cc',
             'native/binding/mapping.cc',
             'native/binding/processes.cc',
             'native/binding/readers.cc',
+            'native/binding/restorer.cc',
           ],
         }, {
           # Elsewhere the addon loads and offers nothing: the model works, real calls say why they cannot.

@@ -76,6 +76,14 @@ export interface NativeAddon {
     checkZero: boolean,
     counts: Float64Array,
   ): void;
+  /** A descriptor that holds the file's lock until its last copy is closed. EAGAIN if another has it. */
+  lockFile(path: string): number;
+  /**
+   * @param steps In threes: 'write' or 'remove', the path, the value.
+   * @param into Receives the pid and our end of the socket; once that is closed the steps are carried out.
+   */
+  startRestorer(lock: number, journalPath: string, journal: string, steps: string[], into: Float64Array): void;
+  reapRestorer(pid: number): boolean;
   probe(): NativeProbeResults;
   systemMemory(): { totalPages: number; swapPages: number };
 }

@@ -13,6 +13,7 @@ export const testFacts: HostFacts = {
   swapTotalPages: 0,
   overcommitMode: 0,
   commitLimitPages: 12 * PAGES_PER_GIB,
+  hugetlbPages: 0,
   committedPages: PAGES_PER_GIB,
   adminReservePages: 2048,
   userReservePages: 32768,

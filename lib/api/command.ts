@@ -14,9 +14,14 @@ export const Op = {
   fork: 9n,
   wait: 10n,
   exit: 11n,
+  restrict: 12n,
 } as const;
 
 export const MapFlag = { shared: 1n, noreserve: 2n, populate: 4n, object: 8n } as const;
+
+/** What a process reads around a fork, and gives up: ForkFlag and RestrictFlag of native/core/command.h. */
+export const ForkFlag = { readCommit: 1n, foldCommit: 2n } as const;
+export const RestrictFlag = { oneCpu: 1n, dropAdmin: 2n } as const;
 
 /** PROT_ constants of mmap(2). */
 export const PROTECTIONS = { none: 0n, r: 1n, rw: 3n } as const;
@@ -90,10 +95,25 @@ export interface Reply {
   systemMicroseconds: number;
   /** The system call that failed. */
   syscall: string;
+  /** Committed_AS right before and after a fork that was to read it. */
+  committedBeforeKb: number;
+  committedAfterKb: number;
 }
 
 /** In the order of native/core/command.h's FailedCall. */
-const FAILED_CALLS = ['', 'mmap', 'munmap', 'mremap', 'mprotect', 'madvise', 'fork', 'wait4', 'command'];
+const FAILED_CALLS = [
+  '',
+  'mmap',
+  'munmap',
+  'mremap',
+  'mprotect',
+  'madvise',
+  'fork',
+  'wait4',
+  'command',
+  'sched_setaffinity',
+  'capset',
+];
 
 export function decodeReply(record: Buffer): Reply {
   const word = (index: number): bigint => record.readBigUInt64LE(index * 8);
@@ -110,5 +130,7 @@ export function decodeReply(record: Buffer): Reply {
     userMicroseconds: number(8),
     systemMicroseconds: number(9),
     syscall: FAILED_CALLS[number(10)] ?? 'command',
+    committedBeforeKb: number(11),
+    committedAfterKb: number(12),
   };
 }

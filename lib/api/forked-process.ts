@@ -2,6 +2,7 @@
 import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ProcessEndedError } from '../errors.js';
+import type { SystemError } from '../errors.js';
 import { native, systemError } from '../native.js';
 import {
   MAX_REGION_PAGES,
@@ -17,7 +18,7 @@ import { countPages } from '../proc/pagemap.js';
 import { PageSet } from '../schema/page-set.js';
 import { selectionCount } from '../schema/selection.js';
 import type { Advice, ExitStatus, Protection } from '../schema/step.js';
-import { ADVICE, MapFlag, Op, PROTECTIONS, requireWord } from './command.js';
+import { ADVICE, ForkFlag, MapFlag, Op, PROTECTIONS, RestrictFlag, requireWord } from './command.js';
 import type { Command, Reply } from './command.js';
 import { Connection, ConnectionEnded } from './connection.js';
 import { ENDING_SIGNALS, decodeStatus } from './exit-status.js';
@@ -62,6 +63,14 @@ export interface AccessReport {
   elapsedNs: number;
   /** Sum, modulo 2^64, of the first 64-bit word of each page read; 0 for a write. */
   sum: bigint;
+}
+
+/** A fork and Committed_AS around it, read by the process that forks. */
+export interface CountedFork {
+  /** What came of it: a child, or the refusal. */
+  outcome: ForkedProcess | SystemError;
+  committedBeforeKb: number;
+  committedAfterKb: number;
 }
 
 export class ForkedProcess {
@@ -209,24 +218,52 @@ export class ForkedProcess {
    * @throws SystemError (rejects) ENOMEM or EAGAIN when the kernel refuses.
    */
   async fork(): Promise<ForkedProcess> {
+    const { child, reply } = await this.#fork(0n);
+    if (!child) throw systemError(reply.errno, reply.syscall);
+    return child;
+  }
+
+  /**
+   * @internal As fork(), under strict overcommit. The kernel goes by a counter that each CPU keeps a part of.
+   * @param fold Whether the parts are added up right before the fork, for which one must be root.
+   * @throws SystemError (rejects) when the counter cannot be read; then nothing has been forked.
+   */
+  async forkCounted(fold: boolean): Promise<CountedFork> {
+    const { child, reply } = await this.#fork(ForkFlag.readCommit | (fold ? ForkFlag.foldCommit : 0n));
+    const { errno, syscall, committedBeforeKb, committedAfterKb } = reply;
+    if (!child && syscall !== 'fork') throw systemError(errno, syscall);
+    return { outcome: child ?? systemError(errno, syscall), committedBeforeKb, committedAfterKb };
+  }
+
+  /** @internal Stays on one CPU, and gives CAP_SYS_ADMIN up; so do the processes that it forks from now on. */
+  async restrict(): Promise<void> {
+    await this.#command({ op: Op.restrict, flags: RestrictFlag.oneCpu | RestrictFlag.dropAdmin });
+  }
+
+  /** Without a child when the kernel refused it. */
+  async #fork(flags: bigint): Promise<{ child?: ForkedProcess; reply: Reply }> {
     this.#requireLiving();
     const [ours, theirs] = native().openChannel();
     const connection = new Connection(ours);
     const hello = connection.hello();
     hello.catch(() => undefined);
-    const { value, elapsedNs } = await this.#command({ op: Op.fork }, theirs).catch(async (error: unknown) => {
+    const reply = await this.#exchange({ op: Op.fork, flags }, theirs).catch(async (error: unknown) => {
       // A parent that died right after its fork has left a child all the same. Without one, no hello can come.
       const pid = await hello.catch(() => undefined);
       connection.close();
       if (pid !== undefined) await new ForkedProcess({ pid, forkNs: 0, connection }, this, new Map()).ended;
       throw error;
     });
-    const birth = { pid: Number(value), forkNs: elapsedNs, connection };
+    if (reply.errno !== 0) {
+      connection.close();
+      return { reply };
+    }
+    const birth = { pid: Number(reply.value), forkNs: reply.elapsedNs, connection };
     const child = new ForkedProcess(birth, this, this.#inheritance());
     try {
       await hello.catch(() => undefined);
       await child.#fillHoles();
-      return child;
+      return { child, reply };
     } catch (error) {
       await child.close();
       throw error;
@@ -328,17 +365,21 @@ export class ForkedProcess {
 
   /** Sends a command and turns a failed one into an error. */
   async #command(command: Command, passedFd = -1): Promise<Reply> {
-    let reply: Reply;
+    const reply = await this.#exchange(command, passedFd);
+    if (reply.errno !== 0) throw systemError(reply.errno, reply.syscall);
+    return reply;
+  }
+
+  /** Sends a command; the reply may tell of a failure. */
+  async #exchange(command: Command, passedFd: number): Promise<Reply> {
     try {
       if (this.#status && passedFd >= 0) closeSync(passedFd);
       this.#requireLiving();
-      reply = await this.#connection.send(command, passedFd);
+      return await this.#connection.send(command, passedFd);
     } catch (error) {
       if (!(error instanceof ConnectionEnded)) throw error;
       throw new ProcessEndedError(`process ${String(this.pid)}`, await this.#awaitEnd());
     }
-    if (reply.errno !== 0) throw systemError(reply.errno, reply.syscall);
-    return reply;
   }
 
   /** Its socket is closed, so the process is a zombie or about to be one. */

@@ -80,7 +80,7 @@ function build(): Command {
     .option('--model', 'the prediction alone; nothing is forked')
     .option('--dry-run', 'say what would be used, and run nothing')
     .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
-    .option('--allow-system-changes', 'experiments may change settings of the whole machine, and put them back')
+    .option('--allow-system-changes', 'settings of the whole system may be changed; they are put back')
     .action(async (names: string[], flags: RunFlags) => {
       exitCode = await runCommand(names, flags);
     });

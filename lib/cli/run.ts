@@ -7,7 +7,7 @@ import type { ListrDefaultRendererLogLevels } from 'listr2';
 import { experiments, findExperiment } from '../experiments/catalogue.js';
 import { isExperiment, parseParams } from '../experiments/define.js';
 import type { AnyExperiment } from '../experiments/define.js';
-import { predictExperiment, runExperiment } from '../experiments/run.js';
+import { CHANGES, predictExperiment, runExperiment } from '../experiments/run.js';
 import type { Machine } from '../machine/machine.js';
 import { readHostFacts } from '../proc/host.js';
 import { renderText } from '../report/text.js';
@@ -67,8 +67,10 @@ export function plan(chosen: readonly AnyExperiment[], given: Record<string, str
 }
 
 function describePlan({ experiment, params }: Planned): string {
-  const { memoryBytes, lacking } = experiment.needs(params, readHostFacts(process.pid));
-  const uses = lacking ?? `would use up to ${formatBytes(memoryBytes)} of memory and change no setting`;
+  const { memoryBytes, lacking, changes = [] } = experiment.needs(params, readHostFacts(process.pid));
+  const settings = changes.map((change) => CHANGES[change]).join(' and ');
+  const change = settings === '' ? 'change no setting' : `change ${settings} of the system, and put them back`;
+  const uses = lacking ?? `would use up to ${formatBytes(memoryBytes)} of memory and ${change}`;
   const values = Object.entries(params).map(([name, value]) => `${name}=${String(value)}`);
   return `${experiment.name} ${values.join(' ')}\n  ${uses}`;
 }
@@ -86,6 +88,7 @@ function runOne({ experiment, params }: Planned, flags: RunFlags, progress: (tex
   if (flags.model) return predictExperiment(experiment, params, readHostFacts(process.pid), { progress });
   return runExperiment(experiment, params, {
     progress,
+    allowSystemChanges: flags.allowSystemChanges === true,
     opened: (machine) => {
       running = machine;
     },

@@ -3,7 +3,7 @@ import { requireObject } from '../schema/arguments.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { Findings, ParamValues, ResultDocument } from '../schema/result.js';
 import { parseSize } from '../schema/units.js';
-import type { Machine } from '../machine/machine.js';
+import type { Machine, SystemChange } from '../machine/machine.js';
 
 interface SpecBase {
   /** One line for `cowlab explain`. */
@@ -41,6 +41,8 @@ export interface RunContext<S extends ParamSpecs = ParamSpecs> {
 export interface Needs {
   /** Memory that the program will really use, at most, in bytes. */
   memoryBytes: number;
+  /** What it changes of the system, which the user must have allowed. */
+  changes?: readonly SystemChange[];
   /** One sentence, if this host cannot run it: which feature is lacking and what would help. */
   lacking?: string;
 }

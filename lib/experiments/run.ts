@@ -3,19 +3,22 @@ import { createRequire } from 'node:module';
 import { compareTraces, describeCheck } from '../machine/compare.js';
 import { modelMachine, openMachine, replayOnModel } from '../machine/open.js';
 import type { WatchedMachine } from '../machine/open.js';
-import type { Machine } from '../machine/machine.js';
+import type { Machine, SystemChange } from '../machine/machine.js';
+import { readHostFacts } from '../proc/host.js';
 import { readMeminfo } from '../proc/meminfo.js';
 import type { HostFacts } from '../schema/facts.js';
 import { agrees, isUnknown } from '../schema/figure.js';
 import type { Check, Environment, Findings, ParamValues, ResultDocument, Verdict } from '../schema/result.js';
 import type { Trace } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
-import type { AnyExperiment } from './define.js';
+import type { AnyExperiment, Needs } from './define.js';
 
 export interface RunOptions {
   progress?: (text: string) => void;
   /** Called with the machine once it is open, so that an interrupt can close it. */
   opened?: (machine: Machine) => void;
+  /** Settings of the whole system may be changed, and are put back. Default false. */
+  allowSystemChanges?: boolean;
 }
 
 const SCHEMA_ID = 'urn:cowlab:result:1';
@@ -42,10 +45,21 @@ export function describeEnvironment(facts: HostFacts): Environment {
   };
 }
 
+/** What a change of the system is called. */
+export const CHANGES: Record<SystemChange, string> = {
+  overcommit: 'vm.overcommit_memory and its limits',
+};
+
 /** Why this host cannot run it now, or undefined. */
-function whyNot(experiment: AnyExperiment, params: ParamValues, facts: HostFacts): string | undefined {
-  const { memoryBytes, lacking } = experiment.needs(params, facts);
+function whyNot({ memoryBytes, lacking, changes = [] }: Needs, options: RunOptions): string | undefined {
   if (lacking !== undefined) return lacking;
+  if (changes.length > 0 && !options.allowSystemChanges) {
+    const what = changes.map((change) => CHANGES[change]).join(' and ');
+    return (
+      `it changes ${what} for the whole system, and puts them back: allow that with --allow-system-changes, as root, ` +
+      'or run it in a machine of its own with `cowlab vm run`'
+    );
+  }
   const available = (readMeminfo().fieldsKb['MemAvailable'] ?? Infinity) * 1024;
   // A tenth is left for page tables, for the kernel, and for everybody else.
   if (memoryBytes * 1.1 <= available) return undefined;
@@ -137,7 +151,9 @@ export async function predictExperiment(
   options: RunOptions = {},
 ): Promise<ResultDocument> {
   const start = performance.now();
-  const machine = modelMachine(facts);
+  // Where the system may be changed the tree gives CAP_SYS_ADMIN up (machine/linux/backend.ts).
+  const changes = (experiment.needs(params, facts).changes ?? []).length > 0;
+  const machine = modelMachine(changes ? { ...facts, capSysAdmin: false } : facts);
   const { findings, samples } = await runProgram(experiment, params, machine, options);
   const verdict = { verdict: 'skip' as const, reason: 'the prediction alone was asked for' };
   const parts = { facts, trace: machine.trace, checks: [], ...verdict, samples, prediction: findings };
@@ -155,7 +171,10 @@ export async function runExperiment(
   options: RunOptions = {},
 ): Promise<ResultDocument> {
   const start = performance.now();
-  const machine = await openMachine();
+  // Asked once more of the facts of the root; these tell whether the machine has to be allowed anything.
+  const needs = experiment.needs(params, readHostFacts(process.pid));
+  const allow = whyNot(needs, options) === undefined ? (needs.changes ?? []) : [];
+  const machine = await openMachine({ allow, purpose: `cowlab run ${experiment.name}` });
   options.opened?.(machine);
   try {
     return await runOn(machine, experiment, params, options, start);
@@ -172,7 +191,7 @@ async function runOn(
   start: number,
 ): Promise<ResultDocument> {
   const { facts } = machine;
-  const reason = whyNot(experiment, params, facts);
+  const reason = whyNot(experiment.needs(params, facts), options);
   if (reason !== undefined) {
     const parts: Parts = { facts, trace: [], checks: [], verdict: 'skip', reason, samples: [] };
     return compose(experiment, params, parts, start);
@@ -181,7 +200,7 @@ async function runOn(
   const disturbed = machine.disturbances();
 
   options.progress?.('replaying on the model');
-  const predicted = await runProgram(experiment, params, modelMachine(facts), {});
+  const predicted = await runProgram(experiment, params, modelMachine(facts, { readings: machine.trace }), {});
   const replayed = await replayOnModel(machine.trace, facts);
   const checks = [...compareFindings(predicted.findings, measured.findings), ...compareTraces(replayed, machine.trace)];
   return compose(

@@ -98,6 +98,29 @@ function compareOutcomes(name: string, basis: Basis, expected: Outcome, measured
   return checks;
 }
 
+/** How many lengths of VMAs one side has that the other has not. */
+function differingLengths(expected: readonly number[], measured: readonly number[]): number {
+  const left = new Map<number, number>();
+  for (const pages of expected) left.set(pages, (left.get(pages) ?? 0) + 1);
+  for (const pages of measured) left.set(pages, (left.get(pages) ?? 0) - 1);
+  return [...left.values()].reduce((total, count) => total + Math.abs(count), 0);
+}
+
+/** What a fork under strict overcommit is charged, and the limit that it is held to. */
+function compareCommit(name: string, basis: Basis, expected: Outcome, measured: Outcome): Check[] {
+  const checks: Check[] = [];
+  const [ours, theirs] = [expected.commit, measured.commit];
+  if (ours && theirs) {
+    const differing = differingLengths(ours.vmaPages, theirs.vmaPages);
+    checks.push(check(`${name}: accounted VMAs unlike the predicted`, 'VMAs', basis, 0, differing));
+    checks.push(check(`${name}: total_vm`, 'pages', basis, ours.totalPages, theirs.totalPages));
+  }
+  if (expected.commitLimitPages !== undefined && measured.commitLimitPages !== undefined) {
+    checks.push(check(`${name}: CommitLimit`, 'pages', basis, expected.commitLimitPages, measured.commitLimitPages));
+  }
+  return checks;
+}
+
 function compareObservations(basis: Basis, expected: Outcome, measured: Outcome): Check[] {
   const [ours, theirs] = [expected.observation, measured.observation];
   if (!ours || !theirs) return [];
@@ -134,6 +157,7 @@ export function compareTraces(expected: Trace, measured: Trace, basis: Basis = '
       break;
     }
     checks.push(...compareOutcomes(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
+    checks.push(...compareCommit(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
     checks.push(...compareObservations(basis, ours.outcome, theirs.outcome));
   }
   return checks;
@@ -153,8 +177,10 @@ function exactOnly(
 }
 
 function repeatableOutcome(recorded: Outcome, model: Outcome): Outcome {
+  // What the process has beside its regions is Node's, and no two are alike.
   const { observation } = recorded;
   const result = { ...recorded };
+  delete result.commit;
   if (typeof model.minorFaults === 'object') result.minorFaults = model.minorFaults;
   if (!observation) return result;
   const processes = observation.processes.map(({ process, regions }) => {

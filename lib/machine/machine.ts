@@ -27,7 +27,16 @@ export interface Backend {
    *   (`uncertain`) follows it.
    */
   execute(step: Step, recorded?: Outcome): Promise<Outcome>;
+  readMemory(): SystemMemory;
   close(): Promise<void>;
+}
+
+/** Memory of the whole system, in bytes. */
+export interface SystemMemory {
+  /** What could be had without swapping (MemAvailable). Unknown on the model: others on the machine decide. */
+  availableBytes: Figure;
+  /** Committed_AS. On the model what was committed at the start, and what its own processes have added. */
+  committedBytes: number;
 }
 
 export interface MapSpec {
@@ -100,6 +109,20 @@ export interface Process {
   kill(signal?: NodeJS.Signals): Promise<ExitStatus>;
 }
 
+/** vm.overcommit_memory and what it goes by; what is left out stays as it is. */
+export interface OvercommitSpec {
+  mode: 0 | 1 | 2;
+  /** CommitLimit in bytes, to the KiB; more than the swap there is, which is always part of it. */
+  limitBytes?: number;
+  /** CommitLimit as a percentage of RAM (swap comes on top). Give this or `limitBytes`. */
+  ratio?: number;
+  /** What strict overcommit holds back from processes without CAP_SYS_ADMIN, in bytes. */
+  adminReserveBytes?: number;
+}
+
+/** What a Machine on the kernel may change of the system, which is put back when it is closed or dies. */
+export type SystemChange = 'overcommit';
+
 export interface Machine extends AsyncDisposable {
   readonly facts: HostFacts;
   readonly root: Process;
@@ -108,6 +131,13 @@ export interface Machine extends AsyncDisposable {
   readonly trace: Trace;
   createMemfd(pages: number): Promise<MemoryObject>;
   createFile(pages: number): Promise<MemoryObject>;
+  /**
+   * Sets vm.overcommit_memory for the whole system.
+   * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed.
+   */
+  setOvercommit(spec: OvercommitSpec): Promise<void>;
+  /** The memory of the whole system as it is now. */
+  readMemory(): Promise<SystemMemory>;
   /** A barrier: every process is parked while all are observed. */
   observe(label: string): Promise<Observation>;
   close(): Promise<void>;

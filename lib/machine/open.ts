@@ -1,14 +1,15 @@
 /** How programs get a Machine, and how a recorded program is run again. */
 import type { HostFacts } from '../schema/facts.js';
 import type { Trace } from '../schema/step.js';
-import { LinuxBackend } from './linux/backend.js';
+import { openBackend } from './linux/session.js';
+import type { OpenOptions } from './linux/session.js';
 import type { Backend, Machine } from './machine.js';
 import { ModelBackend } from './model/backend.js';
 import type { ModelOptions } from './model/backend.js';
 import { ProgramMachine } from './program.js';
 
 export { openMachine } from './linux/session.js';
-export type { WatchedMachine } from './linux/session.js';
+export type { OpenOptions, WatchedMachine } from './linux/session.js';
 
 /** A Machine that predicts instead of doing. It runs anywhere. @param facts Of the host to predict for. */
 export function modelMachine(facts: HostFacts, options?: ModelOptions): Machine {
@@ -28,9 +29,9 @@ export async function replayOnModel(trace: Trace, facts: HostFacts, options?: Mo
   return replayOn(new ModelBackend(facts, options), trace);
 }
 
-/** Runs a recorded program on this machine's kernel. */
-export async function replayOnLinux(trace: Trace): Promise<{ trace: Trace; facts: HostFacts }> {
-  const backend = await LinuxBackend.open();
+/** Runs a recorded program on this machine's kernel. @param options What it may change, if it changes anything. */
+export async function replayOnLinux(trace: Trace, options?: OpenOptions): Promise<{ trace: Trace; facts: HostFacts }> {
+  const backend = await openBackend(options);
   try {
     return { trace: await replayOn(backend, trace), facts: backend.facts };
   } finally {

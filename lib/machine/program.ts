@@ -22,7 +22,19 @@ import { PageSet } from '../schema/page-set.js';
 import { selectedRuns } from '../schema/selection.js';
 import type { PageRun } from '../schema/selection.js';
 import type { Advice, ExitStatus, Failure, Observation, Outcome, Protection, Step, Trace } from '../schema/step.js';
-import type { Access, Backend, ForkRefusal, Machine, MapSpec, MemoryObject, Process, Region } from './machine.js';
+import { requireOvercommit } from './overcommit.js';
+import type {
+  Access,
+  Backend,
+  ForkRefusal,
+  Machine,
+  MapSpec,
+  MemoryObject,
+  OvercommitSpec,
+  Process,
+  Region,
+  SystemMemory,
+} from './machine.js';
 
 const ADVICE = [
   'dontfork',
@@ -268,6 +280,14 @@ export class ProgramMachine implements Machine {
 
   createFile(pages: number): Promise<MemoryObject> {
     return this.#createObject('file', pages);
+  }
+
+  async setOvercommit(spec: OvercommitSpec): Promise<void> {
+    await this.perform({ op: 'overcommit', ...requireOvercommit(spec, this.facts) });
+  }
+
+  readMemory(): Promise<SystemMemory> {
+    return this.inTurn(() => Promise.resolve(this.#backend.readMemory()));
   }
 
   async observe(label: string): Promise<Observation> {

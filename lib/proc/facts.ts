@@ -47,8 +47,13 @@ function required<T extends number>(value: T | undefined, name: string): T {
 }
 
 /** vm.*_reserve_kbytes in pages, as the kernel shifts them: rounded down. */
-function kbToPages(kb: number, pageSizeBytes: number): number {
+export function kbToPages(kb: number, pageSizeBytes: number): number {
   return Math.floor((kb * 1024) / pageSizeBytes);
+}
+
+/** hugetlb_total_pages() [mm/hugetlb.c]. */
+function readHugetlbPages(sysRoot: string, pageSizeBytes: number): number {
+  return readHugetlb(sysRoot).reduce((sum, { total, sizeKb }) => sum + (total * sizeKb * 1024) / pageSizeBytes, 0);
 }
 
 /**
@@ -58,11 +63,10 @@ function commitLimit(input: HostFactsInput, shownPages: number, memShownPages: n
   const { memTotalPages, swapTotalPages, pageSizeBytes } = input;
   if (memShownPages === memTotalPages) return shownPages;
   const sysctls = readSysctls(input.procRoot);
-  const hugetlbBytes = readHugetlb(sysRoot).reduce((sum, pool) => sum + pool.total * pool.sizeKb * 1024, 0);
   return computeCommitLimitPages({
     memTotalPages,
     swapTotalPages,
-    hugetlbPages: hugetlbBytes / pageSizeBytes,
+    hugetlbPages: readHugetlbPages(sysRoot, pageSizeBytes),
     overcommitRatio: required(sysctls.overcommitRatio, 'vm.overcommit_ratio'),
     overcommitKbytes: required(sysctls.overcommitKbytes, 'vm.overcommit_kbytes'),
     pageSizeBytes,
@@ -93,6 +97,7 @@ export function collectHostFacts(input: HostFactsInput): HostFacts {
     swapTotalPages: input.swapTotalPages,
     overcommitMode: required(sysctls.overcommitMemory, 'vm.overcommit_memory'),
     commitLimitPages: commitLimit(input, figures.commitLimitPages, figures.memTotalPages, sysRoot),
+    hugetlbPages: readHugetlbPages(sysRoot, pageSizeBytes),
     committedPages: figures.committedAsPages,
     adminReservePages: kbToPages(required(sysctls.adminReserveKbytes, 'vm.admin_reserve_kbytes'), pageSizeBytes),
     userReservePages: kbToPages(required(sysctls.userReserveKbytes, 'vm.user_reserve_kbytes'), pageSizeBytes),

@@ -2,8 +2,11 @@
 import { errnoName, native } from '../native.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { NativeProbes, Probe } from './doctor.js';
-import { collectHostFacts } from './facts.js';
+import { collectHostFacts, kbToPages } from './facts.js';
 import { commitFigures, readMeminfo } from './meminfo.js';
+import { inInitialUserNamespace } from './fork-evidence.js';
+import { CAP_SYS_ADMIN, hasCapability, readStatus } from './status.js';
+import { readSysctl } from './sysctl.js';
 
 /** The facts for predicting what the kernel will do to a process and its descendants. */
 export function readHostFacts(pid: number): HostFacts {
@@ -11,7 +14,8 @@ export function readHostFacts(pid: number): HostFacts {
   return collectHostFacts({
     pageSizeBytes: native().pageSizeBytes,
     rootPid: pid,
-    capSysAdmin: native().probe().capSysAdmin,
+    // capable() asks in the initial user namespace [cap_vm_enough_memory].
+    capSysAdmin: hasCapability(readStatus(pid), CAP_SYS_ADMIN) === true && inInitialUserNamespace(pid) === true,
     memTotalPages: memory.totalPages,
     swapTotalPages: memory.swapPages,
   });
@@ -40,7 +44,10 @@ export function pageSizeBytes(): number {
   return native().pageSizeBytes;
 }
 
-/** Committed_AS in pages, as it stands now. */
-export function readCommittedPages(): number {
-  return commitFigures(readMeminfo(), native().pageSizeBytes).committedAsPages;
+/** Commit accounting as it stands now, in pages. */
+export function readCommit(): Pick<HostFacts, 'commitLimitPages' | 'committedPages' | 'adminReservePages'> {
+  const pageSize = native().pageSizeBytes;
+  const { commitLimitPages, committedAsPages } = commitFigures(readMeminfo(), pageSize);
+  const adminReservePages = kbToPages(readSysctl('vm.admin_reserve_kbytes') ?? 0, pageSize);
+  return { commitLimitPages, committedPages: committedAsPages, adminReservePages };
 }

@@ -23,13 +23,22 @@ function tableText({ title, columns, rows }: Table): string {
   return `${title}\n${printed}`;
 }
 
+/** Whether the model's table says the same as the measured one, where it says anything: '-' is what no model knows. */
+function saysTheSame(predicted: Table, measured: Table): boolean {
+  if (predicted.title !== measured.title || predicted.rows.length !== measured.rows.length) return false;
+  return predicted.rows.every((row, index) => {
+    const seen = measured.rows[index] ?? [];
+    return row.length === seen.length && row.every((cell, column) => cell === '-' || cell === seen[column]);
+  });
+}
+
 /** The measured tables; where the model's are the same, that is said and they are not shown twice. */
 function tablesText({ prediction, measurement }: ResultDocument): string[] {
   if (!measurement || !prediction) return (measurement ?? prediction)?.tables.map(tableText) ?? [];
   return measurement.tables.flatMap((measured, index) => {
     const predicted = prediction.tables[index];
     if (!predicted) return [tableText(measured)];
-    if (JSON.stringify(predicted) === JSON.stringify(measured)) {
+    if (saysTheSame(predicted, measured)) {
       return [tableText({ ...measured, title: `${measured.title}: measured, exactly as predicted` })];
     }
     return [

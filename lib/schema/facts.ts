@@ -15,6 +15,8 @@ export const HostFactsSchema = Type.Object({
   /** vm.overcommit_memory: 0 heuristic, 1 always, 2 never (strict). */
   overcommitMode: Type.Union([Type.Literal(0), Type.Literal(1), Type.Literal(2)]),
   commitLimitPages: Pages,
+  /** RAM that hugetlb pools hold, all page sizes: no part of CommitLimit is made of it. */
+  hugetlbPages: Pages,
   /** Committed_AS when the facts were taken. */
   committedPages: Pages,
   adminReservePages: Pages,

@@ -66,6 +66,16 @@ export const StepSchema = Type.Union([
   Type.Object({ op: Type.Literal('grow'), ...onRegion, pages: PageCount }),
   Type.Object({ op: Type.Literal('unmap'), ...onRange }),
   Type.Object({ op: Type.Literal('fork'), process: ProcessName, child: ProcessName }),
+  /** vm.overcommit_memory of the whole machine and, where they are given, what CommitLimit and the reserve are made of. */
+  Type.Object({
+    op: Type.Literal('overcommit'),
+    mode: Type.Union([Type.Literal(0), Type.Literal(1), Type.Literal(2)]),
+    /** vm.overcommit_kbytes, which unsets the ratio. */
+    kbytes: Type.Optional(Type.Integer({ minimum: 1 })),
+    /** vm.overcommit_ratio in percent, which unsets kbytes. */
+    ratio: Type.Optional(Type.Integer({ minimum: 0 })),
+    adminReserveKbytes: Type.Optional(Type.Integer({ minimum: 0 })),
+  }),
   /** The process leaves by _exit(code). */
   Type.Object({ op: Type.Literal('exit'), process: ProcessName, code: Type.Integer({ minimum: 0, maximum: 255 }) }),
   Type.Object({ op: Type.Literal('kill'), process: ProcessName, signal: Type.String({ pattern: '^SIG[A-Z0-9]+$' }) }),
@@ -152,6 +162,27 @@ export const ExitStatusSchema = Type.Object({
 });
 export type ExitStatus = Type.Static<typeof ExitStatusSchema>;
 
+/**
+ * What a fork under strict overcommit was judged by. Committed_AS is that of the whole machine, which no model can
+ * know, so a replay takes it from here; what the process is charged it predicts, and the two are compared.
+ */
+export const CommitReadingSchema = Type.Object({
+  /** Committed_AS right before the fork. */
+  committedPages: PageCount,
+  /**
+   * The kernel judges by a counter that is kept in parts, one for each CPU [vm_committed_as]. True: they were added up
+   * right before the fork, which was made on one CPU, so that only its own charges can be missing.
+   */
+  folded: Type.Boolean(),
+  /** By how much others have changed Committed_AS during the fork: so far may the counter be from what is said here. */
+  slackPages: PageCount,
+  /** total_vm of the process that forks. */
+  totalPages: PageCount,
+  /** Lengths of its VMAs that are charged, in address order. */
+  vmaPages: Type.Array(PageCount),
+});
+export type CommitReading = Type.Static<typeof CommitReadingSchema>;
+
 export const OutcomeSchema = Type.Object({
   /** The system call was refused and nothing changed. */
   failure: Type.Optional(FailureSchema),
@@ -165,6 +196,11 @@ export const OutcomeSchema = Type.Object({
   /** Time of the access or the call alone, measured inside the process. No model predicts it. */
   elapsedNs: Type.Optional(Type.Number()),
   observation: Type.Optional(ObservationSchema),
+  /** Of a fork under strict overcommit. */
+  commit: Type.Optional(CommitReadingSchema),
+  /** CommitLimit and Committed_AS after vm.overcommit_memory was set. */
+  commitLimitPages: Type.Optional(FigureSchema),
+  committedPages: Type.Optional(PageCount),
 });
 export type Outcome = Type.Static<typeof OutcomeSchema>;
 

@@ -24,6 +24,8 @@ struct AddonData {
   Napi::FunctionReference make_system_error;
   // Forked here and not waited for yet.
   std::vector<pid_t> children;
+  // The same of restorers, which must outlive the environment.
+  std::vector<pid_t> restorers;
 };
 
 [[noreturn]] void throw_failure(Napi::Env env, const Failure& failure);

@@ -22,6 +22,7 @@ enum class Op : uint64_t {
   kFork = 9,
   kWait = 10,
   kExit = 11,
+  kRestrict = 12,
 };
 
 enum MapFlag : uint64_t {
@@ -31,12 +32,22 @@ enum MapFlag : uint64_t {
   kMapObject = 8,  // the object's descriptor comes with the command
 };
 
+enum ForkFlag : uint64_t {
+  kForkReadCommit = 1,  // the reply holds Committed_AS right before and after the fork
+  kForkFoldCommit = 2,  // and the CPUs' parts of the counter are folded before it
+};
+
+enum RestrictFlag : uint64_t {
+  kRestrictToOneCpu = 1,
+  kRestrictDropAdmin = 2,  // gives CAP_SYS_ADMIN up
+};
+
 struct Command {
   Op op;
   uint64_t address;
   uint64_t length;    // bytes
   uint64_t argument;  // protection, advice, exit code, pid or new length
-  uint64_t flags;     // MapFlag
+  uint64_t flags;     // MapFlag, ForkFlag or RestrictFlag
   uint64_t offset;    // bytes into the object
   uint64_t value;     // what kWrite writes
   Selection selection;
@@ -55,7 +66,9 @@ struct Reply {
   uint64_t user_us;
   uint64_t system_us;
   uint64_t syscall;  // FailedCall
-  uint64_t unused[5];
+  uint64_t committed_before_kb;
+  uint64_t committed_after_kb;
+  uint64_t unused[3];
 };
 
 enum class FailedCall : uint64_t {
@@ -67,7 +80,9 @@ enum class FailedCall : uint64_t {
   kMadvise,
   kFork,
   kWait,
-  kOther
+  kOther,
+  kSchedSetaffinity,
+  kCapset,
 };
 
 static_assert(sizeof(Command) == 128, "a command is 16 words");

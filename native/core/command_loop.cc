@@ -1,13 +1,11 @@
 #include "command_loop.h"
 
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,32 +16,17 @@
 
 #include "access.h"
 #include "bare_fork.h"
+#include "child.h"
 #include "command.h"
+#include "commit_counter.h"
 #include "region.h"
+#include "restrict.h"
 
 namespace cowlab {
 namespace {
 
 // Where the process keeps its socket once everything else is closed.
-constexpr int kChannel = 3;
-
-// So that the user's terminal or pipe is not held open by us.
-void redirect_standard_streams() {
-  const int null_device = open("/dev/null", O_RDWR | O_CLOEXEC);
-#ifdef COWLAB_SANITIZE
-  constexpr int kStreams = 2;  // sanitizers report to the third
-#else
-  constexpr int kStreams = 3;
-#endif
-  for (int fd = 0; fd < kStreams; fd++) {
-    if (null_device < 0) {
-      close(fd);
-    } else {
-      dup2(null_device, fd);
-    }
-  }
-  if (null_device > 2) close(null_device);
-}
+constexpr int kChannel = kFirstKept;
 
 // Raising is allowed to everybody: when memory runs out, we and not the user's work are to go.
 void volunteer_for_oom_killer() {
@@ -217,19 +200,36 @@ void do_grow(const Command& command, Reply* reply) {
   reply->value = reinterpret_cast<uint64_t>(base.value());
 }
 
-void do_fork(int fd, Reply* reply) {
+void do_fork(const Command& command, int fd, Reply* reply) {
   if (fd < 0) return fail(reply, EBADF, FailedCall::kFork);
+  CommitCounter counter;
+  const bool counted = (command.flags & kForkReadCommit) != 0;
+  if (counted) {
+    int unread = counter.open((command.flags & kForkFoldCommit) != 0);
+    if (unread == 0) unread = counter.read_before(&reply->committed_before_kb);
+    if (unread != 0) return fail(reply, unread, FailedCall::kOther);
+  }
   const uint64_t start = now_ns();
   const pid_t pid = bare_fork();
   if (pid == 0) {
-    keep_only(fd);
+    keep_only(&fd, 1);
     say_hello();
     run_command_loop();
   }
   const int error = errno;
   reply->elapsed_ns = now_ns() - start;
+  if (counted) counter.read_after(&reply->committed_after_kb);
   if (pid < 0) return fail(reply, error, FailedCall::kFork);
   reply->value = static_cast<uint64_t>(pid);
+}
+
+void do_restrict(const Command& command, Reply* reply) {
+  if ((command.flags & kRestrictToOneCpu) != 0) {
+    if (const int error = stay_on_one_cpu()) fail(reply, error, FailedCall::kSchedSetaffinity);
+  }
+  if ((command.flags & kRestrictDropAdmin) != 0) {
+    if (const int error = drop_cap_sys_admin()) fail(reply, error, FailedCall::kCapset);
+  }
 }
 
 // The child's socket has closed, so it is about to be a zombie; look at our own commander
@@ -272,24 +272,19 @@ void carry_out(const Command& command, int fd, Reply* reply) {
     case Op::kGrow:
       return do_grow(command, reply);
     case Op::kFork:
-      return do_fork(fd, reply);
+      return do_fork(command, fd, reply);
     case Op::kWait:
       return do_wait(command, reply);
     case Op::kExit:
       _exit(static_cast<int>(command.argument));
+    case Op::kRestrict:
+      return do_restrict(command, reply);
     default:
       return fail(reply, ENOSYS, FailedCall::kOther);
   }
 }
 
 }  // namespace
-
-void keep_only(int channel) {
-  if (channel != kChannel) dup2(channel, kChannel);
-  if (syscall(SYS_close_range, kChannel + 1, ~0U, 0) == 0) return;
-  const long limit = sysconf(_SC_OPEN_MAX);  // before Linux 5.9
-  for (int fd = kChannel + 1; fd < limit; fd++) close(fd);
-}
 
 void run_command_loop() {
   for (;;) {

@@ -10,21 +10,11 @@
 
 #include <csignal>
 
-#include "access.h"
-#include "bare_fork.h"
+#include "child.h"
 #include "command_loop.h"
 
 namespace cowlab {
 namespace {
-
-void reset_signals() {
-  struct sigaction standard {};
-  standard.sa_handler = SIG_DFL;
-  for (int signal = 1; signal < NSIG; signal++) sigaction(signal, &standard, nullptr);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-}
 
 [[noreturn]] void become_root(int channel, pid_t parent) {
   // The terminal's Ctrl-C is for the harness, which then cleans up; a process group of our own
@@ -36,7 +26,7 @@ void reset_signals() {
   // A limit of 1 byte, not 0, also stops core dumps through a pipe (fs/coredump.c).
   const rlimit no_core{1, 1};
   setrlimit(RLIMIT_CORE, &no_core);
-  keep_only(channel);
+  keep_only(&channel, 1);
   run_command_loop();
 }
 
@@ -63,20 +53,8 @@ Result<ForkedProcess> fork_process() {
   Result<Channel> channel = open_channel();
   if (!channel.ok()) return channel.failure();
   const pid_t parent = getpid();
-
-  // No handler of Node's may run in the child before they are reset.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const uint64_t start = now_ns();
-  const pid_t pid = bare_fork();
-  const Failure failure = last_failure("fork");
-  const uint64_t elapsed = now_ns() - start;
-  if (pid == 0) become_root(channel.value().theirs.get(), parent);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (pid < 0) return failure;
-  return ForkedProcess{pid, std::move(channel.value().ours), elapsed};
+  const int theirs = channel.value().theirs.get();
+  return fork_child(std::move(channel.value()), [=]() { become_root(theirs, parent); });
 }
 
 Result<WaitReport> wait_process(pid_t pid) {

@@ -4,8 +4,11 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include <csignal>
 #include <cstdint>
 
+#include "access.h"
+#include "bare_fork.h"
 #include "fd.h"
 #include "result.h"
 
@@ -25,6 +28,25 @@ struct ForkedProcess {
   Fd channel;  // this side's end of the socketpair
   uint64_t elapsed_ns;
 };
+
+// Forks, with every signal blocked, so that no handler of Node's runs in the child before
+// reset_signals(). The child runs `run_child`, which must not return; the parent is given its end
+// of the channel.
+template <typename RunChild>
+Result<ForkedProcess> fork_child(Channel channel, const RunChild& run_child) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const uint64_t start = now_ns();
+  const pid_t pid = bare_fork();
+  const Failure failure = last_failure("fork");
+  const uint64_t elapsed = now_ns() - start;
+  if (pid == 0) run_child();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (pid < 0) return failure;
+  return ForkedProcess{pid, std::move(channel.ours), elapsed};
+}
 
 // fork()s the calling process. The child enters the command loop and never returns; it goes when
 // the other end of its socket does, or when the thread that called this ends.

@@ -18,6 +18,7 @@ const FACTS: HostFacts = {
   memTotalPages: 1000,
   swapTotalPages: 24,
   overcommitMode: 0,
+  hugetlbPages: 0,
   commitLimitPages: 700,
   committedPages: 100,
   adminReservePages: 0,

@@ -1,14 +1,18 @@
 /** The Machine's backend that is the real kernel: each step is a command to a forked process. */
-import { ProcessEndedError, SystemError } from '../../errors.js';
+import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../errors.js';
 import { createMemfd, createTemporaryFile } from '../../api/file-object.js';
 import type { FileObject } from '../../api/file-object.js';
 import { fork } from '../../api/forked-process.js';
 import type { ForkedProcess, ForkedRegion, Placement } from '../../api/forked-process.js';
 import type { EndingSignal } from '../../api/exit-status.js';
-import { readCommittedPages, readHostFacts } from '../../proc/host.js';
+import type { SystemChanges } from '../../api/system-changes.js';
+import { readCommit, readHostFacts } from '../../proc/host.js';
+import { commitFigures, readMeminfo } from '../../proc/meminfo.js';
+import { isChargedAtFork, readSmaps, vmaPages } from '../../proc/smaps.js';
+import { readStatm } from '../../proc/stat.js';
 import type { HostFacts } from '../../schema/facts.js';
-import type { Outcome, Step, StepOf } from '../../schema/step.js';
-import type { Backend } from '../machine.js';
+import type { CommitReading, Outcome, Step, StepOf } from '../../schema/step.js';
+import type { Backend, SystemMemory } from '../machine.js';
 import { observeProcess } from './observe.js';
 import { explainRefusal } from './predict.js';
 
@@ -21,17 +25,28 @@ export class LinuxBackend implements Backend {
   readonly facts: HostFacts;
   readonly #processes = new Map<string, Tracked>();
   readonly #objects = new Map<string, FileObject>();
+  readonly #changes: SystemChanges | undefined;
+  /** The facts as they are now: the program may have set vm.overcommit_memory. */
+  #factsNow: HostFacts;
 
-  private constructor(root: ForkedProcess, facts: HostFacts) {
+  private constructor(root: ForkedProcess, facts: HostFacts, changes: SystemChanges | undefined) {
     this.#processes.set('root', { process: root, regions: new Map() });
     this.facts = facts;
+    this.#factsNow = facts;
+    this.#changes = changes;
   }
 
-  /** Forks the bare root and takes the host's facts. */
-  static async open(): Promise<LinuxBackend> {
+  /**
+   * Forks the bare root and takes the host's facts.
+   * @param changes What the program may change of the system; put back by close(). Its root stays on one CPU then, and
+   * gives CAP_SYS_ADMIN up: so that the reserve for the administrator is left to Node, which must not run out of memory
+   * while its processes bring the system to the limit.
+   */
+  static async open(changes?: SystemChanges): Promise<LinuxBackend> {
     const root = fork();
     try {
-      return new LinuxBackend(root, readHostFacts(root.pid));
+      if (changes) await root.restrict();
+      return new LinuxBackend(root, readHostFacts(root.pid), changes);
     } catch (error) {
       await root.close();
       throw error;
@@ -48,6 +63,11 @@ export class LinuxBackend implements Backend {
     }
   }
 
+  readMemory(): SystemMemory {
+    const { memAvailableBytes, committedAsPages } = commitFigures(readMeminfo(), this.facts.pageSizeBytes);
+    return { availableBytes: memAvailableBytes, committedBytes: committedAsPages * this.facts.pageSizeBytes };
+  }
+
   /** The pid of a process of the machine, for readers outside it. */
   pidOf(process: string): number {
     return this.#tracked(process).process.pid;
@@ -57,6 +77,7 @@ export class LinuxBackend implements Backend {
     for (const object of this.#objects.values()) object.close();
     // Children before their parents, so that each is waited for by its own.
     for (const { process } of [...this.#processes.values()].reverse()) await process.close();
+    await this.#changes?.restore();
   }
 
   #tracked(name: string): Tracked {
@@ -116,6 +137,8 @@ export class LinuxBackend implements Backend {
         return { ended: await this.#tracked(step.process).process.exit(step.code) };
       case 'kill':
         return { ended: await this.#tracked(step.process).process.kill(step.signal as EndingSignal) };
+      case 'overcommit':
+        return this.#setOvercommit(step);
       case 'observe':
         return { observation: { label: step.label, processes: await this.#observeAll() } };
     }
@@ -136,18 +159,50 @@ export class LinuxBackend implements Backend {
     return {};
   }
 
+  #setOvercommit({ mode, kbytes, ratio, adminReserveKbytes }: StepOf<'overcommit'>): Outcome {
+    if (!this.#changes) {
+      throw new FeatureUnavailableError(
+        'Setting vm.overcommit_memory',
+        'this machine was opened without leave to change the system',
+        "Open it with openMachine({ allow: ['overcommit'] }), or run with --allow-system-changes.",
+      );
+    }
+    this.#changes.setOvercommit({ mode, kbytes, ratio, adminReserveKbytes });
+    const { commitLimitPages, committedPages, adminReservePages } = readCommit();
+    this.#factsNow = { ...this.#factsNow, overcommitMode: mode, commitLimitPages, adminReservePages };
+    return { commitLimitPages, committedPages };
+  }
+
   async #fork(step: StepOf<'fork'>): Promise<Outcome> {
     const { process, regions } = this.#tracked(step.process);
-    let child: ForkedProcess;
-    try {
-      child = await process.fork();
-    } catch (error) {
-      const code = error instanceof SystemError ? error.code : undefined;
-      if (code !== 'ENOMEM' && code !== 'EAGAIN') throw error;
-      return { failure: explainRefusal(process.pid, code, { ...this.facts, committedPages: readCommittedPages() }) };
+    const counted = this.#factsNow.overcommitMode === 2;
+    const { outcome, commit } = counted ? await this.#forkCounted(process) : { outcome: await forkOrRefusal(process) };
+    const reading = commit ? { commit } : {};
+    if (outcome instanceof SystemError) {
+      if (outcome.code !== 'ENOMEM' && outcome.code !== 'EAGAIN') throw outcome;
+      const facts = { ...this.#factsNow, committedPages: commit?.committedPages ?? readCommit().committedPages };
+      return { failure: explainRefusal(process.pid, outcome.code, facts, commit), ...reading };
     }
-    this.#processes.set(step.child, { process: child, regions: new Map(regions) });
-    return { elapsedNs: child.forkNs };
+    this.#processes.set(step.child, { process: outcome, regions: new Map(regions) });
+    return { elapsedNs: outcome.forkNs, ...reading };
+  }
+
+  /** A fork under strict overcommit, with what it is judged by. */
+  async #forkCounted(process: ForkedProcess) {
+    const pageSize = this.facts.pageSizeBytes;
+    const vmas = readSmaps(process.pid).filter(isChargedAtFork);
+    const charged = vmas.map((vma) => vmaPages(vma, pageSize));
+    const { sizePages } = readStatm(process.pid);
+    // Before Linux 5.9 nothing adds the parts of the counter up (commit 56f3547bfa4d).
+    const [major, minor] = this.facts.kernelVersion;
+    const folded = this.#changes !== undefined && (major > 5 || (major === 5 && minor >= 9));
+    const { outcome, committedBeforeKb, committedAfterKb } = await process.forkCounted(folded);
+    const toPages = (kb: number): number => Math.floor((kb * 1024) / pageSize);
+    const committedPages = toPages(committedBeforeKb);
+    const own = outcome instanceof SystemError ? 0 : charged.reduce((sum, pages) => sum + pages, 0);
+    const slackPages = Math.abs(toPages(committedAfterKb) - committedPages - own);
+    const commit: CommitReading = { committedPages, folded, slackPages, totalPages: sizePages, vmaPages: charged };
+    return { outcome, commit };
   }
 
   async #observeAll() {
@@ -163,6 +218,15 @@ export class LinuxBackend implements Backend {
       await new Promise(setImmediate);
     }
     return observed;
+  }
+}
+
+async function forkOrRefusal(process: ForkedProcess): Promise<ForkedProcess | SystemError> {
+  try {
+    return await process.fork();
+  } catch (error) {
+    if (error instanceof SystemError) return error;
+    throw error;
   }
 }
 

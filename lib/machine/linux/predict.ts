@@ -3,7 +3,7 @@
  * the charges are read from the VmFlags of smaps, and the model's admission rules judge them (MODEL.md rules 12, 13).
  */
 import { FeatureUnavailableError } from '../../errors.js';
-import { admitFork, strictLimitPages, type AdmissionRule } from '../model/admission.js';
+import { admitCountedFork, admitFork, strictLimitPages, type AdmissionRule } from '../model/admission.js';
 import { inInitialUserNamespace, readForkFailureEvidence } from '../../proc/fork-evidence.js';
 import {
   explainForkFailure,
@@ -18,7 +18,7 @@ import { readStat, readStatm } from '../../proc/stat.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../../proc/status.js';
 import type { HostFacts } from '../../schema/facts.js';
 import type { Figure } from '../../schema/figure.js';
-import type { Failure } from '../../schema/step.js';
+import type { CommitReading, Failure } from '../../schema/step.js';
 
 /** Why a VMA is charged at fork or not. */
 export type ChargeReason =
@@ -132,15 +132,19 @@ function figuresOf(facts: HostFacts, asked: readonly number[], totalPages: numbe
  * The verdict of the model's rules with its figures as a sentence, and the VMA that is (or may be) refused. Pure.
  * @param facts With the CAP_SYS_ADMIN of the process that forks.
  * @param totalPages Its total_vm.
+ * @param reading What the commit counter stood at, where it was read right before a fork.
  */
 export function judgeAdmission(
   facts: HostFacts,
   charges: readonly VmaCharge[],
   totalPages: number,
+  reading?: CommitReading,
 ): { admission: AdmissionVerdict; vma: VmaCharge | undefined; allowedPages?: Figure } {
   const charged = charges.filter(({ reason }) => reason === 'accounted');
   const asked = charged.map(({ chargedPages }) => chargedPages);
-  const verdict = admitFork(facts, asked, facts.committedPages, totalPages);
+  const verdict = reading
+    ? admitCountedFork(facts, reading)
+    : admitFork(facts, asked, facts.committedPages, totalPages);
   if (verdict.verdict === 'allowed') {
     return { admission: { fork: 'admitted', why: figuresOf(facts, asked, totalPages) }, vma: undefined };
   }
@@ -159,7 +163,7 @@ interface Judged {
 }
 
 /** What a process's fork would be asked for, and what the commit rules say to it. */
-function judgeProcess(pid: Pid, facts: HostFacts, procRoot: string): Judged {
+function judgeProcess(pid: Pid, facts: HostFacts, procRoot: string, reading?: CommitReading): Judged {
   const stat = readStat(pid, procRoot);
   const smaps = readSmaps(pid, procRoot);
   if (smaps.length === 0) {
@@ -174,17 +178,18 @@ function judgeProcess(pid: Pid, facts: HostFacts, procRoot: string): Judged {
   const capSysAdmin =
     hasCapability(readStatus(pid, procRoot), CAP_SYS_ADMIN) === true && inInitialUserNamespace(pid, procRoot) === true;
   const { sizePages } = readStatm(pid, procRoot);
-  const { admission, vma, allowedPages } = judgeAdmission({ ...facts, capSysAdmin }, vmas, sizePages);
+  const { admission, vma, allowedPages } = judgeAdmission({ ...facts, capSysAdmin }, vmas, sizePages, reading);
   return { comm: stat.comm, pid: stat.pid, vmas, admission, refusedVma: vma, allowedPages };
 }
 
 /**
  * Explains a fork that has just failed: which rule refused which VMA, or which other limit of the same errno is full.
  * @param facts With `committedPages` as it is now.
+ * @param reading What the commit counter stood at right before the fork, if it was read.
  */
-export function explainRefusal(pid: Pid, errno: ForkErrno, facts: HostFacts, procRoot: string = PROC_ROOT): Failure {
-  const { admission, refusedVma, allowedPages } = judgeProcess(pid, facts, procRoot);
-  const { summary } = explainForkFailure(errno, readForkFailureEvidence(pid, admission, procRoot));
+export function explainRefusal(pid: Pid, errno: ForkErrno, facts: HostFacts, reading?: CommitReading): Failure {
+  const { admission, refusedVma, allowedPages } = judgeProcess(pid, facts, PROC_ROOT, reading);
+  const { summary } = explainForkFailure(errno, readForkFailureEvidence(pid, admission));
   const failure: Failure = { code: errno, syscall: 'fork', why: summary };
   if (errno === 'ENOMEM' && refusedVma && allowedPages !== undefined) {
     return { ...failure, vmaPages: refusedVma.chargedPages, allowedPages };

@@ -1,7 +1,8 @@
 /** A Machine on the kernel, watched: what disturbed it is known at the end. */
+import { SystemChanges } from '../../api/system-changes.js';
 import { disturbances } from '../../proc/disturbance.js';
 import { readVmstat } from '../../proc/vmstat.js';
-import type { Machine } from '../machine.js';
+import type { Machine, SystemChange } from '../machine.js';
 import { ProgramMachine } from '../program.js';
 import { LinuxBackend } from './backend.js';
 
@@ -30,10 +31,31 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
   }
 }
 
+export interface OpenOptions {
+  /** What the program may change of the system, for which one must be root. Default: nothing. */
+  allow?: readonly SystemChange[];
+  /** What for, for people who find their system changed. Default 'a program'. */
+  purpose?: string;
+}
+
+/** @internal The backend behind a Machine; whoever opens it closes it. */
+export async function openBackend({ allow = [], purpose = 'a program' }: OpenOptions = {}): Promise<LinuxBackend> {
+  if (allow.length === 0) return LinuxBackend.open();
+  // The restorer is there before anything else is forked or mapped.
+  const changes = SystemChanges.begin({ overcommit: allow.includes('overcommit'), purpose });
+  try {
+    return await LinuxBackend.open(changes);
+  } catch (error) {
+    await changes.restore();
+    throw error;
+  }
+}
+
 /**
  * A Machine on the real kernel: a bare native process forked once from Node, from which all others descend.
- * @throws FeatureUnavailableError on anything but Linux; SystemError if the fork of Node is refused.
+ * @throws FeatureUnavailableError on anything but Linux, and when what is to be allowed may not be changed here, or is
+ * being changed by another run; SystemError if the fork of Node is refused.
  */
-export async function openMachine(): Promise<WatchedMachine> {
-  return new LinuxMachine(await LinuxBackend.open());
+export async function openMachine(options?: OpenOptions): Promise<WatchedMachine> {
+  return new LinuxMachine(await openBackend(options));
 }

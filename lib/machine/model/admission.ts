@@ -4,6 +4,7 @@
  */
 import type { Figure } from '../../schema/figure.js';
 import type { HostFacts } from '../../schema/facts.js';
+import type { CommitReading } from '../../schema/step.js';
 
 /** What admission depends on of the host. */
 export type CommitFacts = Pick<
@@ -29,6 +30,8 @@ export interface Charge {
   totalPages: number;
   /** Frames taken since `facts.free` was read; only kernels before 5.2 ask what is free. */
   usedPages?: number;
+  /** How much less sure `committedPages` is than the counter makes it: others have changed it meanwhile. */
+  moreSlackPages?: number;
 }
 
 /** 'vma-beyond-memory': mode 0 since 5.2; 'free-memory': mode 0 before; 'commit-limit': mode 2. */
@@ -109,9 +112,10 @@ export function strictLimitPages(facts: CommitFacts, totalPages: number): number
   return facts.commitLimitPages - adminReserve - Math.min(Math.floor(totalPages / 32), facts.userReservePages);
 }
 
-function admitByCommitLimit(facts: CommitFacts, { pages, committedPages, totalPages }: Charge): ChargeVerdict {
+function admitByCommitLimit(facts: CommitFacts, charge: Charge): ChargeVerdict {
+  const { pages, committedPages, totalPages, moreSlackPages = 0 } = charge;
   const limit = strictLimitPages(facts, totalPages);
-  const slack = commitSlackPages(facts);
+  const slack = commitSlackPages(facts) + moreSlackPages;
   // After adding, percpu_counter_read_positive() < allowed passes.
   const after = committedPages + pages;
   if (Math.max(0, after + slack) < limit) return ALLOWED;
@@ -149,6 +153,7 @@ export type ForkVerdict = {
  * @param committedPages Committed_AS before the fork.
  * @param totalPages total_vm of the parent (first field of statm): dup_mmap() asks on behalf of the parent.
  * @param usedPages Frames taken since `facts.free` was read.
+ * @param moreSlackPages By how much others may have changed Committed_AS since it was read.
  */
 export function admitFork(
   facts: CommitFacts,
@@ -156,12 +161,13 @@ export function admitFork(
   committedPages: number,
   totalPages: number,
   usedPages = 0,
+  moreSlackPages = 0,
 ): ForkVerdict {
   const chargePages = vmaPages.reduce((total, pages) => total + pages, 0);
   let committed = committedPages;
   let doubt: ForkVerdict | undefined;
   for (const [index, pages] of vmaPages.entries()) {
-    const verdict = admitCharge(facts, { pages, committedPages: committed, totalPages, usedPages });
+    const verdict = admitCharge(facts, { pages, committedPages: committed, totalPages, usedPages, moreSlackPages });
     committed += pages;
     if (verdict.verdict === 'allowed') continue;
     const found: ForkVerdict = { ...verdict, chargePages, index, askedPages: pages };
@@ -169,6 +175,56 @@ export function admitFork(
     doubt ??= found;
   }
   return doubt ?? { verdict: 'allowed', chargePages };
+}
+
+/**
+ * What the check sees of the counter as a fork's VMAs are charged one by one. What is charged stays in the part of the
+ * CPU until that has grown to a batch, and only then is seen [percpu_counter_add_batch, lib/percpu_counter.c]: so the
+ * small VMAs at the end may pass beyond the limit.
+ */
+function* seenAsCharged(
+  facts: CommitFacts,
+  { vmaPages, committedPages }: CommitReading,
+): Generator<{ index: number; pages: number; seen: number }> {
+  const batch = commitBatchPages(facts);
+  let seen = committedPages;
+  let unseen = 0;
+  for (const [index, pages] of vmaPages.entries()) {
+    unseen += pages;
+    if (unseen >= batch) [seen, unseen] = [seen + unseen, 0];
+    yield { index, pages, seen };
+  }
+}
+
+/** Whether a fork under strict overcommit is admitted, where the counter was read right before it. */
+export function admitCountedFork(facts: CommitFacts, reading: CommitReading): ForkVerdict {
+  const { vmaPages, committedPages, totalPages, slackPages } = reading;
+  if (!reading.folded) return admitFork(facts, vmaPages, committedPages, totalPages, 0, slackPages);
+  const chargePages = vmaPages.reduce((total, pages) => total + pages, 0);
+  const limit = strictLimitPages(facts, totalPages);
+  let doubt: ForkVerdict | undefined;
+  for (const { index, pages, seen } of seenAsCharged(facts, reading)) {
+    if (seen + slackPages < limit) continue;
+    const exact = limit - 1 - (seen - pages);
+    const others = 'others on this machine changed what is committed meanwhile';
+    const allowedPages = slackPages === 0 ? exact : { min: exact - slackPages, max: exact + slackPages, why: others };
+    const why = `strict overcommit: ${pages} pages more make ${seen} of ${limit} pages that may be promised`;
+    const found = { rule: 'commit-limit' as const, chargePages, index, askedPages: pages, allowedPages };
+    if (seen - slackPages >= limit) return { verdict: 'refused', why, ...found };
+    doubt ??= { verdict: 'uncertain', why: `${why}; ${others}`, ...found };
+  }
+  return doubt ?? { verdict: 'allowed', chargePages };
+}
+
+/**
+ * How many pages more a fork could have been charged (0 or more: it is admitted), or by how many its charge was too
+ * great (negative), as the check sees it where the counter was folded, else by the plain sum.
+ */
+export function strictMarginPages(facts: CommitFacts, reading: CommitReading): number {
+  let most = reading.committedPages;
+  if (reading.folded) for (const { seen } of seenAsCharged(facts, reading)) most = Math.max(most, seen);
+  else most += reading.vmaPages.reduce((total, pages) => total + pages, 0);
+  return strictLimitPages(facts, reading.totalPages) - 1 - most;
 }
 
 /**

@@ -1,9 +1,9 @@
 /** The reference model as a backend of Machine: it executes steps on nothing but its own state. */
 import type { HostFacts } from '../../schema/facts.js';
-import type { Outcome, Step } from '../../schema/step.js';
-import type { Backend } from '../machine.js';
+import type { Outcome, Step, Trace } from '../../schema/step.js';
+import type { Backend, SystemMemory } from '../machine.js';
 import { access } from './access.js';
-import { doubtAfterTouching } from './commit.js';
+import { committedPages, doubtAfterTouching, setOvercommit } from './commit.js';
 import { fork } from './fork.js';
 import { createObject, grow, map, unmap, writeObject } from './map.js';
 import type { Mutation } from './mutation.js';
@@ -14,6 +14,11 @@ import { advise, protect } from './protect.js';
 export interface ModelOptions {
   /** A wrong rule, for the test of the test. */
   mutation?: Mutation;
+  /**
+   * A recording of the same program, of which only the readings of Committed_AS are used: what others on the machine
+   * have charged, no model can predict. They end where the program takes another way.
+   */
+  readings?: Trace;
 }
 
 /** Signals whose default action is to be ignored, to stop or to continue (signal(7)). */
@@ -28,11 +33,13 @@ const NOT_FATAL: ReadonlySet<string> = new Set([
   'SIGWINCH',
 ]);
 
-type ProcessStep = Exclude<Step, { op: 'create-object' | 'write-object' | 'observe' }>;
+type ProcessStep = Exclude<Step, { op: 'create-object' | 'write-object' | 'overcommit' | 'observe' }>;
 type RegionStep = Extract<ProcessStep, { region: string }>;
 
 export class ModelBackend implements Backend {
   private readonly world: World;
+  private readonly readings: Trace;
+  private executed = 0;
 
   /**
    * @param facts The host to play. They also say what the kernel's rules depend on: version, overcommit mode, limits.
@@ -41,6 +48,7 @@ export class ModelBackend implements Backend {
     readonly facts: HostFacts,
     options: ModelOptions = {},
   ) {
+    this.readings = options.readings ?? [];
     this.world = {
       facts,
       mutation: options.mutation,
@@ -57,7 +65,21 @@ export class ModelBackend implements Backend {
   }
 
   execute(step: Step, recorded?: Outcome): Promise<Outcome> {
-    return Promise.resolve(this.executeSync(step, recorded));
+    return Promise.resolve(this.executeSync(step, recorded ?? this.nextReading(step)));
+  }
+
+  private nextReading(step: Step): Outcome | undefined {
+    const next = this.readings[this.executed++];
+    if (!next || JSON.stringify(next.step) !== JSON.stringify(step)) return undefined;
+    const { commit, committedPages } = next.outcome;
+    return { ...(commit ? { commit } : {}), ...(committedPages === undefined ? {} : { committedPages }) };
+  }
+
+  readMemory(): SystemMemory {
+    return {
+      availableBytes: { unknown: 'what others on the machine use, no model knows' },
+      committedBytes: committedPages(this.world) * this.facts.pageSizeBytes,
+    };
   }
 
   close(): Promise<void> {
@@ -75,6 +97,8 @@ export class ModelBackend implements Backend {
         return createObject(this.world, step);
       case 'write-object':
         return writeObject(this.world, step);
+      case 'overcommit':
+        return setOvercommit(this.world, step, recorded);
       case 'observe':
         return { observation: observe(this.world, step.label) };
       default:

@@ -1,8 +1,9 @@
 /** The model's own account of committed memory, and admission as the model's processes meet it. */
 import type { Figure } from '../../schema/figure.js';
-import type { Failure, Outcome } from '../../schema/step.js';
+import type { CommitReading, Failure, Outcome, StepOf } from '../../schema/step.js';
 import {
   admitCharge,
+  admitCountedFork,
   admitFork,
   type ChargeVerdict,
   type ForkVerdict,
@@ -93,14 +94,64 @@ export function chargedAtFork(process: ModelProcess): number[] {
 }
 
 /** Asks for a fork, and charges the child if it is admitted. */
-export function chargeFork(world: World, process: ModelProcess, recorded: Outcome | undefined): Admitted {
+export function chargeFork(world: World, process: ModelProcess, recorded: Outcome | undefined): Outcome {
   const vmas = chargedAtFork(process);
   const total = totalPages(world, process);
-  const used = world.facts.overcommitMode === 0 ? usedPages(world) : 0;
-  const verdict = admitFork(world.facts, vmas, committedPages(world), total, used);
-  const admitted = followFork(world, verdict, vmas, total, recorded);
-  if (!admitted.failure) world.chargedPages += verdict.chargePages;
+  const reading = world.facts.overcommitMode === 2 ? recorded?.commit : undefined;
+  const admitted = reading
+    ? countedFork(world, reading, { vmas, total }, recorded)
+    : followFork(world, judgeFork(world, vmas, total), vmas, total, recorded);
+  if (!admitted.failure) world.chargedPages += vmas.reduce((sum, pages) => sum + pages, 0);
   return admitted;
+}
+
+function judgeFork(world: World, vmas: readonly number[], total: number): ForkVerdict {
+  const used = world.facts.overcommitMode === 0 ? usedPages(world) : 0;
+  return admitFork(world.facts, vmas, committedPages(world), total, used);
+}
+
+/** Judges a fork by what was read right before it, and says beside it what the model itself would have read. */
+function countedFork(
+  world: World,
+  reading: CommitReading,
+  own: { vmas: readonly number[]; total: number },
+  recorded: Outcome | undefined,
+): Outcome {
+  // Others have charged memory since the facts were taken.
+  knowCommitted(world, reading.committedPages);
+  const commit = { ...reading, vmaPages: inOrderOf(reading.vmaPages, own.vmas), totalPages: own.total };
+  const verdict = admitCountedFork(world.facts, reading);
+  if (verdict.verdict === 'allowed') return { commit };
+  if (verdict.verdict === 'uncertain') return { commit, ...followRecorded(verdict.why, recorded) };
+  const { why, askedPages, allowedPages } = verdict;
+  return { commit, failure: { code: 'ENOMEM', syscall: 'fork', why, vmaPages: askedPages, allowedPages } };
+}
+
+/** Where the kernel has put the VMAs, and so their order, no model knows: it is taken from the reading. */
+function inOrderOf(read: readonly number[], own: readonly number[]): number[] {
+  const inAscent = (lengths: readonly number[]): string => [...lengths].sort((a, b) => a - b).join();
+  return inAscent(read) === inAscent(own) ? [...read] : [...own];
+}
+
+/** Takes Committed_AS as it was read, in the place of what the model has added up. */
+function knowCommitted(world: World, pages: number): void {
+  world.facts = { ...world.facts, committedPages: pages - world.chargedPages };
+}
+
+/** Settings of vm.overcommit_* [mm/util.c: vm_commit_limit]. */
+export function setOvercommit(world: World, step: StepOf<'overcommit'>, recorded?: Outcome): Outcome {
+  const { mode, kbytes, ratio, adminReserveKbytes } = step;
+  const { memTotalPages, hugetlbPages, swapTotalPages, pageSizeBytes } = world.facts;
+  const toPages = (kb: number): number => Math.floor((kb * 1024) / pageSizeBytes);
+  let { commitLimitPages, adminReservePages } = world.facts;
+  if (kbytes !== undefined) commitLimitPages = toPages(kbytes) + swapTotalPages;
+  if (ratio !== undefined) {
+    commitLimitPages = Math.floor(((memTotalPages - hugetlbPages) * ratio) / 100) + swapTotalPages;
+  }
+  if (adminReserveKbytes !== undefined) adminReservePages = toPages(adminReserveKbytes);
+  world.facts = { ...world.facts, overcommitMode: mode, commitLimitPages, adminReservePages };
+  if (recorded?.committedPages !== undefined) knowCommitted(world, recorded.committedPages);
+  return { commitLimitPages, committedPages: committedPages(world) };
 }
 
 function followFork(

@@ -14,7 +14,7 @@ export function fork(world: World, parent: ModelProcess, childName: string, reco
     if (inherited) child.mappings.set(inherited.region, inherited);
   }
   world.processes.set(childName, child);
-  return { ...admitted };
+  return admitted;
 }
 
 function forkMapping(world: World, mapping: Mapping): Mapping | undefined {

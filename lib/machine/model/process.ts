@@ -31,6 +31,7 @@ export interface ModelProcess {
 }
 
 export interface World {
+  /** As they are now: a program may set vm.overcommit_memory. */
   facts: HostFacts;
   mutation: Mutation | undefined;
   /** Living processes in order of birth. */

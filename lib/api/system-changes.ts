@@ -1,0 +1,217 @@
+/**
+ * Changing settings of the whole machine, so that they are put back whatever happens: one run at a time, by a process
+ * of its own (native/core/restorer.h) that acts when this one ends, and from a journal if that process is killed too.
+ */
+import {
+  accessSync,
+  closeSync,
+  constants,
+  ftruncateSync,
+  mkdirSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import net from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { FeatureUnavailableError, SystemError } from '../errors.js';
+import { errnoName, native } from '../native.js';
+import { errnoCode } from '../proc/read.js';
+import { readSysctl } from '../proc/sysctl.js';
+import { journalPath, lockPath, readBootId, readJournal, stateDirectory } from './journal.js';
+import type { Journal, RestoreStep } from './journal.js';
+
+/** vm.overcommit_* and vm.admin_reserve_kbytes; what is left out stays as it is. */
+export interface OvercommitSettings {
+  mode: 0 | 1 | 2;
+  /** vm.overcommit_kbytes, which unsets the ratio. */
+  kbytes?: number | undefined;
+  /** vm.overcommit_ratio, which unsets kbytes. */
+  ratio?: number | undefined;
+  adminReserveKbytes?: number | undefined;
+}
+
+const SETTINGS = {
+  mode: 'vm.overcommit_memory',
+  kbytes: 'vm.overcommit_kbytes',
+  ratio: 'vm.overcommit_ratio',
+  adminReserveKbytes: 'vm.admin_reserve_kbytes',
+} as const;
+
+function settingPath(name: string): string {
+  return `/proc/sys/${name.replace('.', '/')}`;
+}
+
+function readSetting(name: string): number {
+  const value = readSysctl(name);
+  if (value !== undefined) return value;
+  throw new FeatureUnavailableError(`Changing ${name}`, 'this kernel does not show it', 'Mount /proc.');
+}
+
+/**
+ * How overcommit is put back. Writing kbytes unsets the ratio and the other way round, so only the one that was set is
+ * written. A limit that the run has chosen must not be in force for others longer than it has to: strict mode is left
+ * before the limit changes, and entered after it.
+ */
+export function restoreOvercommit(before: Required<OvercommitSettings>): RestoreStep[] {
+  const write = (key: keyof typeof SETTINGS): RestoreStep => {
+    return { action: 'write', path: settingPath(SETTINGS[key]), value: String(before[key] ?? 0) };
+  };
+  const limit = [write('adminReserveKbytes'), write(before.kbytes ? 'kbytes' : 'ratio')];
+  return before.mode === 2 ? [...limit, write('mode')] : [write('mode'), ...limit];
+}
+
+/** @throws FeatureUnavailableError where the settings may not be written. */
+function requireWritable(path: string): void {
+  try {
+    accessSync(path, constants.W_OK);
+  } catch (error) {
+    const code = errnoCode(error);
+    const readOnly = code === 'EROFS';
+    throw new FeatureUnavailableError(
+      `Changing ${path}`,
+      readOnly ? 'it is mounted read-only, as in a container' : `only root may (${code ?? 'no access'})`,
+      'Run it as root, or in a virtual machine of its own: cowlab vm run.',
+    );
+  }
+}
+
+/** Who holds the lock, as a phrase; the file may be empty for a moment. */
+function describeHolder(path: string): string {
+  try {
+    const { pid, purpose, startedAt } = JSON.parse(readFileSync(path, 'utf8')) as Record<string, string | number>;
+    return `process ${String(pid)} (${String(purpose)}) has been changing them since ${String(startedAt)}`;
+  } catch {
+    return 'another run of cowlab is changing them';
+  }
+}
+
+/** A lock that at most one process of this state directory has. @throws FeatureUnavailableError if another has it. */
+export function takeLock(directory: string, purpose: string): number {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const path = lockPath(directory);
+  let fd: number;
+  try {
+    fd = native().lockFile(path);
+  } catch (error) {
+    if (!(error instanceof SystemError) || error.code !== 'EAGAIN') throw error;
+    throw new FeatureUnavailableError('Changing system settings', describeHolder(path), 'Wait until it has ended.');
+  }
+  ftruncateSync(fd);
+  writeSync(fd, JSON.stringify({ pid: process.pid, purpose, startedAt: new Date().toISOString() }), 0);
+  return fd;
+}
+
+export interface PlannedChanges {
+  overcommit?: boolean;
+  /** Directories of cgroups that will be made. */
+  cgroups?: readonly string[];
+  /** What for, for people who meet the lock. */
+  purpose: string;
+  /** Default {@link stateDirectory}; another in tests. */
+  directory?: string;
+}
+
+const REPORT_BYTES = 16;
+
+export class SystemChanges {
+  readonly #steps: readonly RestoreStep[];
+  readonly #pid: number;
+  readonly #socket: net.Socket;
+  #restored: Promise<void> | undefined;
+
+  private constructor(steps: readonly RestoreStep[], pid: number, fd: number) {
+    this.#steps = steps;
+    this.#pid = pid;
+    this.#socket = new net.Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+    this.#socket.on('error', () => undefined);
+    this.#socket.unref();
+  }
+
+  /**
+   * Takes the lock, writes down how all that is planned is put back, and starts the restorer. Nothing is changed yet.
+   * @throws FeatureUnavailableError if another run has the lock, if an earlier one has left settings changed, or if
+   * this user may not change them.
+   * @throws SystemError if the restorer cannot be started.
+   */
+  static begin(planned: PlannedChanges): SystemChanges {
+    const directory = planned.directory ?? stateDirectory();
+    const steps: RestoreStep[] = (planned.cgroups ?? []).map((path) => ({ action: 'remove', path }));
+    if (planned.overcommit) for (const name of Object.values(SETTINGS)) requireWritable(settingPath(name));
+    const lock = takeLock(directory, planned.purpose);
+    try {
+      if (readJournal(directory)) {
+        throw new FeatureUnavailableError(
+          'Changing system settings',
+          'an earlier run was killed, with its restorer, before it could put back what it had changed',
+          'Run `cowlab doctor --restore` first.',
+        );
+      }
+      if (planned.overcommit) {
+        const before = Object.entries(SETTINGS).map(([key, name]) => [key, readSetting(name)]);
+        steps.unshift(...restoreOvercommit(Object.fromEntries(before) as Required<OvercommitSettings>));
+      }
+      const journal: Journal = {
+        version: 1,
+        bootId: readBootId(),
+        pid: process.pid,
+        purpose: planned.purpose,
+        startedAt: new Date().toISOString(),
+        steps,
+      };
+      const flat = steps.flatMap((step) => [step.action, step.path, step.action === 'write' ? step.value : '']);
+      const into = new Float64Array(2);
+      native().startRestorer(lock, journalPath(directory), JSON.stringify(journal), flat, into);
+      const [pid = 0, fd = 0] = into;
+      return new SystemChanges(steps, pid, fd);
+    } finally {
+      // The restorer has the lock from here on.
+      closeSync(lock);
+    }
+  }
+
+  /** @throws SystemError of write(2), such as EINVAL. */
+  setOvercommit(settings: OvercommitSettings): void {
+    if (this.#restored) throw new TypeError('the settings have been put back');
+    const { mode, ...limits } = settings;
+    const write = (key: keyof typeof SETTINGS, value: number | undefined): void => {
+      if (value !== undefined) writeFileSync(settingPath(SETTINGS[key]), String(value));
+    };
+    // As in putting back: strict mode is left first, and entered last.
+    if (mode !== 2) write('mode', mode);
+    write('adminReserveKbytes', limits.adminReserveKbytes);
+    write('kbytes', limits.kbytes);
+    write('ratio', limits.ratio);
+    if (mode === 2) write('mode', mode);
+  }
+
+  /**
+   * Has everything put back, and resolves when it is. May be called again.
+   * @throws Error (rejects) that names what could not be put back; the journal then stays.
+   */
+  restore(): Promise<void> {
+    return (this.#restored ??= this.#restore());
+  }
+
+  async #restore(): Promise<void> {
+    this.#socket.ref();
+    const received: Buffer[] = [];
+    this.#socket.on('data', (chunk: Buffer) => received.push(chunk));
+    this.#socket.end();
+    await new Promise((resolve) => this.#socket.once('close', resolve));
+    while (!native().reapRestorer(this.#pid)) await delay(1);
+    const reports = Buffer.concat(received);
+    const failures: string[] = [];
+    for (let at = 0; at + REPORT_BYTES <= reports.length; at += REPORT_BYTES) {
+      const step = this.#steps[Number(reports.readBigUInt64LE(at)) - 1];
+      failures.push(`${step?.path ?? 'a setting'}: ${errnoName(Number(reports.readBigUInt64LE(at + 8)))}`);
+    }
+    for (const step of this.#steps) {
+      if (step.action !== 'write') continue;
+      const found = readFileSync(step.path, 'utf8').trim();
+      if (found !== step.value) failures.push(`${step.path} is ${found}, and was ${step.value}`);
+    }
+    if (failures.length === 0) return;
+    throw new Error(`not everything could be put back: ${failures.join('; ')}. Run \`cowlab doctor --restore\`.`);
+  }
+}
