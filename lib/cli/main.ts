@@ -35,16 +35,17 @@ function list(flags: { json?: boolean }): void {
   answer({ text, json: rows, exitCode: EXIT.ok }, flags);
 }
 
-function doctor(flags: { json?: boolean }): void {
+async function doctor(flags: { json?: boolean }): Promise<void> {
   const color = wantsColor();
+  const { vmFinding } = await import('./vm.js');
   try {
     const probes = tryNativeProbes();
-    answer(runDoctor(examineHost({ probes, pageSizeBytes: pageSizeBytes() }), { color }), flags);
+    answer(runDoctor([...examineHost({ probes, pageSizeBytes: pageSizeBytes() }), vmFinding()], { color }), flags);
   } catch (error) {
     if (!(error instanceof FeatureUnavailableError)) throw error;
     note(error.message);
     // Without the addon the page size is not known; 4096 serves to show amounts of memory.
-    answer(runDoctor(examineHost({ probes: undefined, pageSizeBytes: 4096 }), { color }), flags);
+    answer(runDoctor([...examineHost({ probes: undefined, pageSizeBytes: 4096 }), vmFinding()], { color }), flags);
   }
 }
 

@@ -3,10 +3,12 @@ import { closeSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { FeatureUnavailableError } from '../errors.js';
 import { findExperiment } from '../experiments/catalogue.js';
+import type { Finding } from '../proc/doctor.js';
 import { readHostFacts } from '../proc/host.js';
 import { readMeminfo } from '../proc/meminfo.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import { requireInteger, requireOneOf } from '../schema/arguments.js';
+import type { HostFacts } from '../schema/facts.js';
 import type { ResultDocument } from '../schema/result.js';
 import { formatBytes, parseSize } from '../schema/units.js';
 import { PACKAGE_ROOT, addOwnPackage, bareSystem, guestPath, setCommand } from '../vm/contents.js';
@@ -14,7 +16,7 @@ import { runGuest, writeImage } from '../vm/guest.js';
 import type { GuestEnd, GuestOptions } from '../vm/guest.js';
 import { chooseKernel, fetchKernel, findKernels, kernelFolders } from '../vm/kernel.js';
 import type { Kernel } from '../vm/kernel.js';
-import { ACCELERATORS, findQemu } from '../vm/qemu.js';
+import { ACCELERATORS, findQemu, kvmOpens } from '../vm/qemu.js';
 import { EXIT, UsageError, note } from './output.js';
 import { deliver, exitCodeOfResults, findOrLoad, openForWriting, parsePairs, plan } from './run.js';
 
@@ -61,6 +63,13 @@ function requireHostMemory(memoryBytes: number): void {
     `${formatBytes(available)} of memory are available now`,
     'Give a smaller --memory, or end something that uses memory.',
   );
+}
+
+/** What the guest will be, as far as parameters can be wrong for it. */
+function guestFacts(memoryBytes: number): HostFacts {
+  const facts = readHostFacts(process.pid);
+  const memTotalPages = Math.floor(memoryBytes / facts.pageSizeBytes);
+  return { ...facts, memTotalPages, swapTotalPages: 0, capSysAdmin: true };
 }
 
 /** The image with everything that the experiments need. */
@@ -140,7 +149,7 @@ export async function vmRunCommand(names: readonly string[], flags: VmRunFlags):
   const machine = parseMachine(flags);
   const chosen = [];
   for (const name of names) chosen.push(await findOrLoad(name));
-  const facts = readHostFacts(process.pid);
+  const facts = guestFacts(machine.memoryBytes);
   for (const { experiment, params } of plan(chosen, parsePairs(flags.param ?? []))) experiment.needs(params, facts);
   findQemu();
   const wanted: (string | undefined)[] = flags.kernel ?? [undefined];
@@ -162,6 +171,20 @@ export async function vmRunCommand(names: readonly string[], flags: VmRunFlags):
   const results = brought.flatMap((one) => one.results);
   if (results.length > 0) deliver(results, flags, files);
   return worst(brought.map(({ exitCode }) => exitCode));
+}
+
+/** For `cowlab doctor`. */
+export function vmFinding(): Finding {
+  const finding = { name: 'vm', neededFor: 'cowlab vm: experiments as root, and on other kernels, without root' };
+  const accelerator = kvmOpens() ? 'KVM (/dev/kvm opens)' : 'emulation (/dev/kvm does not open)';
+  try {
+    const qemu = findQemu();
+    const { release } = chooseKernel(undefined);
+    return { ...finding, status: 'ok', found: `${qemu} with ${accelerator}; the newest kernel is ${release}` };
+  } catch (error) {
+    if (!(error instanceof FeatureUnavailableError)) throw error;
+    return { ...finding, status: 'missing', found: `${error.feature} was not found`, remedy: error.remedy };
+  }
 }
 
 /** `cowlab vm kernels`. */
