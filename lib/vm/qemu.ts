@@ -103,7 +103,7 @@ export function qemuArguments(options: QemuOptions, accelerator: Accelerator, ar
     'quiet',
     // With -no-reboot a panic ends qemu at once.
     'panic=-1',
-    // Not tmpfs, whose files are shared memory: experiments with files want files.
+    // Not tmpfs, which holds half of the memory at most.
     'rootfstype=ramfs',
     // What they cost under emulation is a third of the time; what pages are copied does not depend on them.
     'mitigations=off',
