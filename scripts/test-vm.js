@@ -100,6 +100,7 @@ async function buildImage(vitestArguments) {
       'kernel',
       '--testTimeout=600000',
       ...reporters,
+      ...exclude,
       ...vitestArguments,
     ],
     folder: inGuest,

@@ -88,7 +88,8 @@ export function readJournal(directory: string): Journal | undefined {
   try {
     return parseJournal(text);
   } catch (error) {
-    throw new TypeError(`${path} cannot be used: ${error instanceof Error ? error.message : String(error)}`, {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new TypeError(`${path} cannot be used, ${reason}: put the settings back by hand, and remove it`, {
       cause: error,
     });
   }

@@ -16,10 +16,12 @@ import net from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { errnoName, native } from '../native.js';
+import { readMeminfo } from '../proc/meminfo.js';
 import { errnoCode } from '../proc/read.js';
 import { readSysctl } from '../proc/sysctl.js';
-import { journalPath, lockPath, readBootId, readJournal, stateDirectory } from './journal.js';
-import type { Journal, RestoreStep } from './journal.js';
+import { formatBytes } from '../schema/units.js';
+import { applyJournal, journalPath, lockPath, readBootId, readJournal, stateDirectory } from './journal.js';
+import type { Journal, Restored, RestoreStep } from './journal.js';
 
 /** vm.overcommit_* and vm.admin_reserve_kbytes; what is left out stays as it is. */
 export interface OvercommitSettings {
@@ -76,6 +78,25 @@ function requireWritable(path: string): void {
   }
 }
 
+/** Node aborts when it is refused memory; this much it may need until strict mode ends, and others a little. */
+const ROOM_BYTES = 128 * 2 ** 20;
+
+/** @throws FeatureUnavailableError if CommitLimit would leave next to nothing. */
+function requireRoomToLive({ kbytes, ratio }: OvercommitSettings): void {
+  const { fieldsKb } = readMeminfo();
+  const kb = (name: string): number => fieldsKb[name] ?? 0;
+  let limitKb = kb('CommitLimit');
+  if (kbytes !== undefined) limitKb = kbytes + kb('SwapTotal');
+  if (ratio !== undefined) limitKb = ((kb('MemTotal') - kb('Hugetlb')) * ratio) / 100 + kb('SwapTotal');
+  const committed = kb('Committed_AS') * 1024;
+  if (limitKb * 1024 >= committed + ROOM_BYTES) return;
+  throw new FeatureUnavailableError(
+    `Strict overcommit with a CommitLimit of ${formatBytes(limitKb * 1024)}`,
+    `${formatBytes(committed)} are committed already, and every program would be refused memory`,
+    `Choose a limit of ${formatBytes(committed + ROOM_BYTES)} or more.`,
+  );
+}
+
 /** Who holds the lock, as a phrase; the file may be empty for a moment. */
 function describeHolder(path: string): string {
   try {
@@ -100,6 +121,43 @@ export function takeLock(directory: string, purpose: string): number {
   ftruncateSync(fd);
   writeSync(fd, JSON.stringify({ pid: process.pid, purpose, startedAt: new Date().toISOString() }), 0);
   return fd;
+}
+
+/** What earlier runs have left of system settings. */
+export type LeftBehind =
+  | { state: 'nothing' }
+  /** A run has them changed right now, said as a phrase. */
+  | { state: 'in use'; holder: string }
+  /** A run and its restorer were killed. */
+  | { state: 'changed'; journal: Journal };
+
+/** @throws TypeError for a journal that makes no sense. */
+export function findLeftBehind(directory = stateDirectory()): LeftBehind {
+  const journal = readJournal(directory);
+  if (!journal) return { state: 'nothing' };
+  try {
+    closeSync(native().lockFile(lockPath(directory)));
+  } catch (error) {
+    if (!(error instanceof SystemError) || error.code !== 'EAGAIN') throw error;
+    return { state: 'in use', holder: describeHolder(lockPath(directory)) };
+  }
+  return { state: 'changed', journal };
+}
+
+/**
+ * Puts back what a run has left changed that was killed together with its restorer.
+ * @returns What became of each setting; undefined when there is no journal.
+ * @throws FeatureUnavailableError while a run is in progress; TypeError for a journal that makes no sense.
+ */
+export function restoreLeftBehind(directory = stateDirectory()): Restored[] | undefined {
+  if (!readJournal(directory)) return undefined;
+  const lock = takeLock(directory, 'cowlab doctor --restore');
+  try {
+    const journal = readJournal(directory);
+    return journal && applyJournal(directory, journal);
+  } finally {
+    closeSync(lock);
+  }
 }
 
 export interface PlannedChanges {
@@ -170,9 +228,13 @@ export class SystemChanges {
     }
   }
 
-  /** @throws SystemError of write(2), such as EINVAL. */
+  /**
+   * @throws FeatureUnavailableError for a limit under which this very process would be refused memory.
+   * @throws SystemError of write(2), such as EINVAL.
+   */
   setOvercommit(settings: OvercommitSettings): void {
     if (this.#restored) throw new TypeError('the settings have been put back');
+    if (settings.mode === 2) requireRoomToLive(settings);
     const { mode, ...limits } = settings;
     const write = (key: keyof typeof SETTINGS, value: number | undefined): void => {
       if (value !== undefined) writeFileSync(settingPath(SETTINGS[key]), String(value));

@@ -1,5 +1,7 @@
 /** `cowlab doctor`: what this host offers, and what would help. */
+import { findLeftBehind, restoreLeftBehind } from '../api/system-changes.js';
 import { isUsable, type Finding, type FindingStatus } from '../proc/doctor.js';
+import { EXIT } from './output.js';
 import { COLUMNS, paint, wrap, type CommandOutput, type Style, type TextOptions } from '../report/paragraph.js';
 
 const STYLES: Record<FindingStatus, Style> = { ok: 'green', limited: 'yellow', missing: 'red', unknown: 'magenta' };
@@ -27,6 +29,40 @@ export function doctorReport(findings: readonly Finding[], options: TextOptions 
   const verdict = isUsable(findings) ? 'cowlab works on this host' : 'cowlab cannot work on this host';
   lines.push('', `${verdict}: ${counts.join(', ')}.`);
   return lines.join('\n');
+}
+
+/** Whether an earlier run has left settings of the system changed. */
+export function leftBehindFinding(): Finding {
+  const name = 'left-behind';
+  const neededFor = 'experiments that change settings of the system (--allow-system-changes)';
+  try {
+    const left = findLeftBehind();
+    if (left.state === 'nothing') return { name, status: 'ok', neededFor, found: 'no run has left a setting changed' };
+    if (left.state === 'in use') return { name, status: 'limited', neededFor, found: left.holder };
+    const { pid, purpose, startedAt } = left.journal;
+    return {
+      name,
+      status: 'limited',
+      neededFor,
+      found: `process ${String(pid)} (${purpose}), of ${startedAt}, was killed with its restorer: settings are still changed`,
+      remedy: '`cowlab doctor --restore` puts them back',
+    };
+  } catch (error) {
+    return { name, status: 'unknown', neededFor, found: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** `cowlab doctor --restore`. @returns Exit code 1 when something could not be put back. */
+export function runRestore(): CommandOutput {
+  const restored = restoreLeftBehind();
+  if (!restored) return { text: 'Nothing to put back.', json: { restored: [] }, exitCode: EXIT.ok };
+  const lines = restored.map(({ step, result, detail }) => {
+    const what = step.action === 'write' ? `${step.path} = ${step.value}` : `${step.path} removed`;
+    return wrap(`${what} (${detail})`, `${result.padEnd(11)} `, ' '.repeat(12));
+  });
+  const failed = restored.some(({ result }) => result === 'failed');
+  if (failed) lines.push('', 'Not everything could be put back: the journal stays. Try again as root.');
+  return { text: lines.join('\n'), json: { restored }, exitCode: failed ? EXIT.failed : EXIT.ok };
 }
 
 /** @returns Exit code 3 when nothing can work here, else 0: a limit is no failure. */

@@ -9,7 +9,7 @@ import { examineHost } from '../proc/doctor.js';
 import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import { wrap } from '../report/paragraph.js';
-import { runDoctor } from './doctor.js';
+import { leftBehindFinding, runDoctor, runRestore } from './doctor.js';
 import { runExplain } from './explain.js';
 import { EXIT, UsageError, exitCodeOf, note, print, printJson, wantsColor } from './output.js';
 import { runPredict } from './predict.js';
@@ -35,12 +35,17 @@ function list(flags: { json?: boolean }): void {
   answer({ text, json: rows, exitCode: EXIT.ok }, flags);
 }
 
-async function doctor(flags: { json?: boolean }): Promise<void> {
+async function doctor(flags: { json?: boolean; restore?: boolean }): Promise<void> {
+  if (flags.restore) {
+    answer(runRestore(), flags);
+    return;
+  }
   const color = wantsColor();
   const { vmFinding } = await import('./vm.js');
   try {
     const probes = tryNativeProbes();
-    answer(runDoctor([...examineHost({ probes, pageSizeBytes: pageSizeBytes() }), vmFinding()], { color }), flags);
+    const findings = [...examineHost({ probes, pageSizeBytes: pageSizeBytes() }), leftBehindFinding(), vmFinding()];
+    answer(runDoctor(findings, { color }), flags);
   } catch (error) {
     if (!(error instanceof FeatureUnavailableError)) throw error;
     note(error.message);
@@ -114,6 +119,7 @@ function build(): Command {
     .command('doctor')
     .description('what this host offers, what each thing is needed for, and what would help')
     .option('--json', 'JSON on standard output')
+    .option('--restore', 'put back the settings that a killed run has left changed')
     .action(doctor);
   addVm(program);
   return program;

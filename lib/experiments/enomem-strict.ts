@@ -4,13 +4,14 @@
  */
 import type { Machine, Process, Region } from '../machine/machine.js';
 import { strictMarginPages } from '../machine/model/admission.js';
+import { LEAST_RESERVE_BYTES } from '../machine/overcommit.js';
 import type { Figure } from '../schema/figure.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { Findings, NamedFigure, Plot } from '../schema/result.js';
 import type { Outcome } from '../schema/step.js';
 import { formatBytes, formatCount } from '../schema/units.js';
 import type { Conclusion, Needs, ParamsOf, RunContext } from './define.js';
-import { findThreshold } from './fork-attempts.js';
+import { findThreshold, hopelessStrictPages } from './fork-attempts.js';
 
 const MOST_BYTES = 2 ** 46;
 
@@ -47,13 +48,6 @@ export const strictParams = {
 export type StrictParams = ParamsOf<typeof strictParams>;
 type StrictContext = Pick<RunContext, 'machine' | 'progress' | 'sample'> & { params: StrictParams };
 
-/**
- * Held back from the tree, which has no CAP_SYS_ADMIN, and so left to Node and to root's shells while the tree brings
- * the system to its limit. The system's own reserve (8 MiB as a rule) is less than what Node has more to give by
- * total_vm / 32 than a small tree.
- */
-const RESERVE_BYTES = 64 * 2 ** 20;
-
 /** With less than this to spare beside the parent, every program on the machine would soon be refused memory. */
 const SPARE_BYTES = 256 * 2 ** 20;
 
@@ -76,7 +70,7 @@ export function strictNeeds(params: StrictParams, facts: HostFacts): Needs {
   const needs: Needs = { memoryBytes: touch && find === 'child' ? size : 0, changes: ['overcommit'] };
   const [willBe, committed] = [limitBytes(params, facts), facts.committedPages * facts.pageSizeBytes];
   const held = find === 'child' ? size : 0;
-  const least = committed + held + RESERVE_BYTES + SPARE_BYTES;
+  const least = committed + held + LEAST_RESERVE_BYTES + SPARE_BYTES;
   if (willBe >= least) return needs;
   const what = held > 0 ? `, beside a parent of ${formatBytes(held)},` : '';
   return {
@@ -89,10 +83,8 @@ export function strictNeeds(params: StrictParams, facts: HostFacts): Needs {
 }
 
 async function makeStrict(machine: Machine, { limit, ratio }: StrictParams): Promise<void> {
-  const { facts } = machine;
   await machine.setOvercommit({
     mode: 2,
-    adminReserveBytes: Math.max(RESERVE_BYTES, facts.adminReservePages * facts.pageSizeBytes),
     ...(limit > 0 ? { limitBytes: limit } : {}),
     ...(ratio > 0 ? { ratio } : {}),
   });
@@ -103,7 +95,7 @@ function strictFacts(facts: HostFacts, params: StrictParams): HostFacts {
   return {
     ...facts,
     commitLimitPages: Math.floor(limitBytes(params, facts) / facts.pageSizeBytes),
-    adminReservePages: Math.max(Math.floor(RESERVE_BYTES / facts.pageSizeBytes), facts.adminReservePages),
+    adminReservePages: Math.max(Math.floor(LEAST_RESERVE_BYTES / facts.pageSizeBytes), facts.adminReservePages),
   };
 }
 
@@ -261,7 +253,7 @@ async function findChild(context: StrictContext): Promise<Findings> {
     plots: plotCommitted(strict.started, facts),
     notes: [
       ...refusalsOf(strict.started),
-      `The reserve for root (vm.admin_reserve_kbytes) was ${formatBytes(RESERVE_BYTES)} or more meanwhile, for the ` +
+      `The reserve for root (vm.admin_reserve_kbytes) was ${formatBytes(LEAST_RESERVE_BYTES)} or more meanwhile, for the ` +
         'harness. Everything has been put back.',
     ],
   };
@@ -279,7 +271,7 @@ async function findLargest({ machine, params, progress }: StrictContext): Promis
   progress('searching for the largest VMA that forks under strict overcommit');
   await makeStrict(machine, params);
   const tried: number[] = [];
-  const threshold = await findThreshold(machine, facts.commitLimitPages + 1, tried);
+  const threshold = await findThreshold(machine, hopelessStrictPages(facts), tried);
   await machine.setOvercommit({ mode: facts.overcommitMode });
   const forks = machine.trace.filter(({ step }) => step.op === 'fork').map(({ outcome }) => outcome);
   const last = forks.findLast(({ failure }) => !failure);

@@ -9,7 +9,7 @@ import { defineExperiment } from './define.js';
 import type { Conclusion, RunContext } from './define.js';
 import { concludeStrict, runStrict, strictNeeds, strictParams } from './enomem-strict.js';
 import type { StrictParams } from './enomem-strict.js';
-import { attempt, findThreshold, oneVma } from './fork-attempts.js';
+import { attempt, findThreshold, hopelessStrictPages, oneVma } from './fork-attempts.js';
 import type { Attempt, Layout } from './fork-attempts.js';
 
 function twoVmas(pages: number): Layout {
@@ -35,7 +35,7 @@ function hopelessPages(facts: HostFacts): number | undefined {
     case 1:
       return undefined;
     case 2:
-      return facts.commitLimitPages + 1;
+      return hopelessStrictPages(facts);
   }
 }
 

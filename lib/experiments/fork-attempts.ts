@@ -1,6 +1,7 @@
 /** Forks that may be refused: attempts with a layout of memory, and the search for the size at which they begin to fail. */
 import { SystemError } from '../errors.js';
 import type { Machine, Process } from '../machine/machine.js';
+import type { HostFacts } from '../schema/facts.js';
 import type { Figure } from '../schema/figure.js';
 import type { Failure } from '../schema/step.js';
 import { formatCount } from '../schema/units.js';
@@ -52,6 +53,14 @@ export function oneVma(pages: number, dontforkPages = 0): Layout {
       throw error;
     }
   };
+}
+
+/**
+ * Pages of one VMA with which no fork can succeed under strict overcommit: parent and child together would be charged a
+ * quarter more than there is room for. The parent alone is far from the limit, so that it is always the fork that fails.
+ */
+export function hopelessStrictPages({ commitLimitPages, committedPages }: HostFacts): number {
+  return Math.max(2, Math.ceil(((commitLimitPages - committedPages) * 5) / 8));
 }
 
 /** The most pages that fork, found by bisection between one that does and one that does not. */

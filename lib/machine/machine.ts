@@ -116,7 +116,10 @@ export interface OvercommitSpec {
   limitBytes?: number;
   /** CommitLimit as a percentage of RAM (swap comes on top). Give this or `limitBytes`. */
   ratio?: number;
-  /** What strict overcommit holds back from processes without CAP_SYS_ADMIN, in bytes. */
+  /**
+   * What strict overcommit holds back from processes without CAP_SYS_ADMIN, in bytes. In mode 2, which Node itself has
+   * to live in, 64 MiB unless the system has more; otherwise it stays.
+   */
   adminReserveBytes?: number;
 }
 
