@@ -43,4 +43,19 @@
       'cflags_cc': ['-std=c++20'],
     },
   ],
+  'conditions': [
+    ["OS=='linux'", {
+      # For `cowlab vm`: PID 1 of the guest, and what ends qemu when the harness ends.
+      'target_defaults': {
+        'cflags!': ['-Wno-unused-parameter'],
+        'cflags': ['-Wall', '-Wextra', '-Werror', '-Wconversion', '-O2'],
+        'cflags_c': ['-std=gnu17'],
+        'defines': ['_GNU_SOURCE'],
+      },
+      'targets': [
+        { 'target_name': 'cowlab-init', 'type': 'executable', 'sources': ['native/vm/init.c'] },
+        { 'target_name': 'cowlab-tether', 'type': 'executable', 'sources': ['native/vm/tether.c'] },
+      ],
+    }],
+  ],
 }

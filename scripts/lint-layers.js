@@ -52,8 +52,10 @@ const LAYERS = [
   { name: 'experiments', file: /^experiments\//, values: [...MACHINE, ...BELOW_MACHINE] },
   // A report is made from a saved result, wherever that came from.
   { name: 'report', file: /^report\//, values: ['errors', 'schema'] },
+  // It boots a command and brings out what that writes, and knows nothing of experiments.
+  { name: 'vm', file: /^vm\//, values: ['errors', 'schema'] },
   { name: 'index', file: /^index\.ts$/, values: ['report', ...BELOW_CLI] },
-  { name: 'cli', file: /^cli\//, values: ['index', 'report', ...BELOW_CLI] },
+  { name: 'cli', file: /^cli\//, values: ['index', 'report', 'vm', ...BELOW_CLI] },
 ];
 
 /** @param {string} file Path under lib/, with forward slashes. */

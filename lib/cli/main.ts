@@ -16,6 +16,7 @@ import { runPredict } from './predict.js';
 import type { ReplayFlags } from './replay.js';
 import { runCommand } from './run.js';
 import type { RunFlags } from './run.js';
+import type { VmRunFlags } from './vm.js';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
@@ -34,21 +35,22 @@ function list(flags: { json?: boolean }): void {
   answer({ text, json: rows, exitCode: EXIT.ok }, flags);
 }
 
-function doctor(flags: { json?: boolean; restore?: boolean }): void {
+async function doctor(flags: { json?: boolean; restore?: boolean }): Promise<void> {
   if (flags.restore) {
     answer(runRestore(), flags);
     return;
   }
   const color = wantsColor();
+  const { vmFinding } = await import('./vm.js');
   try {
     const probes = tryNativeProbes();
-    const findings = [...examineHost({ probes, pageSizeBytes: pageSizeBytes() }), leftBehindFinding()];
+    const findings = [...examineHost({ probes, pageSizeBytes: pageSizeBytes() }), leftBehindFinding(), vmFinding()];
     answer(runDoctor(findings, { color }), flags);
   } catch (error) {
     if (!(error instanceof FeatureUnavailableError)) throw error;
     note(error.message);
     // Without the addon the page size is not known; 4096 serves to show amounts of memory.
-    answer(runDoctor(examineHost({ probes: undefined, pageSizeBytes: 4096 }), { color }), flags);
+    answer(runDoctor([...examineHost({ probes: undefined, pageSizeBytes: 4096 }), vmFinding()], { color }), flags);
   }
 }
 
@@ -120,7 +122,40 @@ function build(): Command {
     .option('--json', 'JSON on standard output')
     .option('--restore', 'put back the settings that a killed run has left changed')
     .action(doctor);
+  addVm(program);
   return program;
+}
+
+function addVm(program: Command): void {
+  const vm = program.command('vm').description('experiments as root on another kernel, in a virtual machine (qemu)');
+  vm.command('run')
+    .description('boot a kernel, run experiments in it, bring the results out; nothing changes on this machine')
+    .argument('<experiment...>', 'names from `cowlab list`, or paths of .mjs files')
+    .option('-k, --kernel <kernel>', 'a path, or a version such as 6.1; may be repeated (default: the newest)', collect)
+    .option('-m, --memory <size>', 'memory of the guest', '4GiB')
+    .option('--cpus <n>', 'processors of the guest', '2')
+    .option('--cgroup <version>', 'v1 or v2', 'v2')
+    .option('--accel <how>', 'kvm or tcg (default: kvm where it works)')
+    .option('--timeout <seconds>', 'for each kernel', '900')
+    .option('-p, --param <name=value>', 'a parameter; may be repeated', collect)
+    .option('--json', 'the result document on standard output, or an array of them')
+    .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
+    .action(async (names: string[], flags: VmRunFlags) => {
+      exitCode = await (await import('./vm.js')).vmRunCommand(names, flags);
+    });
+  vm.command('kernels')
+    .description('the kernels that were found, the newest first')
+    .option('--json', 'JSON on standard output')
+    .action(async (flags: { json?: boolean }) => {
+      answer((await import('./vm.js')).vmKernels(), flags);
+    });
+  vm.command('fetch')
+    .description("get Debian's newest kernel of a version, without root (it needs apt)")
+    .argument('<version>', 'such as 6.1')
+    .option('--json', 'JSON on standard output')
+    .action(async (version: string, flags: { json?: boolean }) => {
+      answer(await (await import('./vm.js')).vmFetch(version), flags);
+    });
 }
 
 async function main(): Promise<void> {

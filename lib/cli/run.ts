@@ -25,7 +25,7 @@ export interface RunFlags {
 }
 
 /** An experiment by its name, or the default export of a file. */
-async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
+export async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
   const known = findExperiment(nameOrFile);
   if (known) return known;
   if (!existsSync(nameOrFile)) {
@@ -39,7 +39,7 @@ async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
   return module.default;
 }
 
-function parsePairs(pairs: readonly string[]): Record<string, string> {
+export function parsePairs(pairs: readonly string[]): Record<string, string> {
   const given: Record<string, string> = {};
   for (const pair of pairs) {
     const equals = pair.indexOf('=');
@@ -49,13 +49,13 @@ function parsePairs(pairs: readonly string[]): Record<string, string> {
   return given;
 }
 
-interface Planned {
+export interface Planned {
   experiment: AnyExperiment;
   params: ParamValues;
 }
 
 /** A parameter given for several experiments goes to those that have it; one that none has is an error. */
-function plan(chosen: readonly AnyExperiment[], given: Record<string, string>): Planned[] {
+export function plan(chosen: readonly AnyExperiment[], given: Record<string, string>): Planned[] {
   for (const name of Object.keys(given)) {
     if (chosen.length > 1 && chosen.some(({ params }) => Object.hasOwn(params, name))) continue;
     for (const experiment of chosen) parseParams(experiment, { [name]: given[name] });
@@ -122,7 +122,7 @@ async function runAll(planned: readonly Planned[], flags: RunFlags): Promise<Res
   return results;
 }
 
-function openForWriting(path: string): number {
+export function openForWriting(path: string): number {
   try {
     return openSync(path, 'w');
   } catch (error) {
@@ -137,7 +137,24 @@ const EXIT_OF: Record<Verdict, number> = {
   skip: EXIT.unavailable,
 };
 
-/** @returns The exit code: the worst of all, failures before skips. */
+/** The exit code of several results: the worst of all, failures before skips. */
+export function exitCodeOfResults(results: readonly ResultDocument[]): number {
+  const codes = results.map(({ verdict }) => EXIT_OF[verdict]);
+  return codes.includes(EXIT.failed) ? EXIT.failed : Math.max(EXIT.ok, ...codes);
+}
+
+/** Shows results as the flags ask for. @param files Opened by openForWriting(), closed here. */
+export function deliver(results: readonly ResultDocument[], flags: { json?: boolean }, files: readonly number[]): void {
+  const document = results.length === 1 ? results[0] : results;
+  for (const file of files) {
+    writeSync(file, `${JSON.stringify(document, undefined, 2)}\n`);
+    closeSync(file);
+  }
+  if (flags.json) printJson(document);
+  else print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
+}
+
+/** @returns The exit code: that of the results, or 0 where nothing was to be measured. */
 export async function runCommand(names: readonly string[], flags: RunFlags): Promise<number> {
   const chosen: AnyExperiment[] = [];
   for (const name of names) chosen.push(await findOrLoad(name));
@@ -151,14 +168,7 @@ export async function runCommand(names: readonly string[], flags: RunFlags): Pro
   process.once('SIGINT', () => void interrupt());
   process.once('SIGTERM', () => void interrupt());
   const results = await runAll(planned, flags);
-  const document = results.length === 1 ? results[0] : results;
-  for (const file of files) {
-    writeSync(file, `${JSON.stringify(document, undefined, 2)}\n`);
-    closeSync(file);
-  }
-  if (flags.json) printJson(document);
-  else print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
+  deliver(results, flags, files);
   if (flags.model) return EXIT.ok;
-  const codes = results.map(({ verdict }) => EXIT_OF[verdict]);
-  return codes.includes(EXIT.failed) ? EXIT.failed : Math.max(EXIT.ok, ...codes);
+  return exitCodeOfResults(results);
 }

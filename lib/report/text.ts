@@ -3,7 +3,7 @@ import asciichart from 'asciichart';
 import { isUnknown } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import type { NamedFigure, Plot, ResultDocument, Table, Verdict } from '../schema/result.js';
-import { formatCount } from '../schema/units.js';
+import { formatBytes, formatCount } from '../schema/units.js';
 import { paint, table, wrap } from './paragraph.js';
 import type { Style, TextOptions } from './paragraph.js';
 
@@ -113,12 +113,16 @@ function failedChecks(result: ResultDocument): string | undefined {
 export function renderText(result: ResultDocument, options: TextOptions = {}): string {
   const findings = result.measurement ?? result.prediction;
   const { claim, environment, verdict, reason } = result;
-  const kernel = `Linux ${environment.kernel} ${environment.arch}, overcommit ${environment.overcommit}`;
+  const host = `Linux ${environment.kernel} ${environment.arch}, overcommit ${environment.overcommit}`;
+  const machine = environment.virtualMachine;
+  const guest = machine ? `, a virtual machine (${machine.accelerator}) of ${formatBytes(machine.memoryBytes)}` : '';
   const passed = result.checks.filter(({ pass }) => pass === true).length;
   const outcome = verdict === 'pass' ? `${formatCount(passed)} checks, all as predicted` : reason;
   const blocks = [
     paint('bold', wrap(result.title, `${result.experiment}: `, '  '), options),
-    [wrap(claim.text, 'Claim: ', '       '), `       ${claim.source}`, `Host:  ${kernel}`].join('\n'),
+    [wrap(claim.text, 'Claim: ', '       '), `       ${claim.source}`, wrap(host + guest, 'Host:  ', '       ')].join(
+      '\n',
+    ),
     headlineTable(result),
     ...tablesText(result),
     ...(findings?.plots.map(plotText) ?? []),

@@ -77,6 +77,14 @@ export const EnvironmentSchema = Type.Object({
   thp: Type.String(),
   privileged: Type.Boolean(),
   startedAt: Type.String(),
+  /** Where `cowlab vm` ran it: emulated (tcg) or not (kvm). */
+  virtualMachine: Type.Optional(
+    Type.Object({
+      accelerator: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
+      memoryBytes: Type.Number(),
+      cpus: Type.Number(),
+    }),
+  ),
 });
 export type Environment = Type.Static<typeof EnvironmentSchema>;
 

@@ -58,10 +58,15 @@ describe('every code block of the README runs as it stands', () => {
 });
 
 describe('every command of the README runs as it stands', () => {
-  test.each(commands.filter((command) => command.startsWith('npx cowlab')))('%s', async (command) => {
-    const { code, stderr } = await run('sh', ['-c', command.replace('./mine.mjs', join(FOLDER, 'mine.mjs'))]);
-    expect({ code, stderr }).toMatchObject({ code: 0 });
-  });
+  test.each(commands.filter((command) => command.startsWith('npx cowlab')))(
+    '%s',
+    // A guest without KVM is emulated.
+    { timeout: 600_000 },
+    async (command) => {
+      const { code, stderr } = await run('sh', ['-c', command.replace('./mine.mjs', join(FOLDER, 'mine.mjs'))]);
+      expect({ code, stderr }).toMatchObject({ code: 0 });
+    },
+  );
 
   test.each(commands.filter((command) => !command.startsWith('npx cowlab')))('%s is run by .ci/run', (command) => {
     expect(CI.split('\n').map((line) => line.replace(/^retry /, '').trim())).toContain(command);

@@ -24,8 +24,11 @@ const variants = cross(
   [{ sharing: 'private' }, { sharing: 'shared' }],
 );
 
+/** Where each takes long, as in an emulated machine, every fifth: each value of each parameter is among them. */
+const chosen = process.env['COWLAB_SHORT'] === '1' ? variants.filter((_, index) => index % 5 === 0) : variants;
+
 describe('cow-growth', () => {
-  test.each(variants)('every figure equals the model with %o', async (variant) => {
+  test.each(chosen)('every figure equals the model with %o', async (variant) => {
     const result = await runExperiment(cowGrowth, parseParams(cowGrowth, { ...SMALL, ...variant }));
     expect(result.reason).toMatch(/checks agree/);
     expect(result.verdict).toBe('pass');

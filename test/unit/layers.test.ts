@@ -62,10 +62,11 @@ tester.run('layers', plugin.rules.layers, {
     ),
     allowed('an experiment imports machine', 'lib/experiments/enomem.ts', `import '../machine/program.js'`),
     allowed('report imports schema', 'lib/report/html.ts', `import '../schema/step.js'; import '../errors.js'`),
+    allowed('vm imports schema and errors', 'lib/vm/guest.ts', `import '../schema/units.js'; import '../errors.js'`),
     allowed(
       'the command line imports everything',
       'lib/cli/main.ts',
-      `import '../report/html.js'; import '../index.js'; import '../native.js'`,
+      `import '../report/html.js'; import '../index.js'; import '../native.js'; import '../vm/guest.js'`,
     ),
     allowed(
       'the index imports all but the command line',
@@ -125,6 +126,9 @@ tester.run('layers', plugin.rules.layers, {
       `import type { E } from '../experiments/define.js'`,
       'upwards',
     ),
+    caught('vm imports an experiment', 'lib/vm/guest.ts', `import '../experiments/enomem.js'`, 'upwards'),
+    caught('vm imports proc', 'lib/vm/guest.ts', `import '../proc/meminfo.js'`, 'upwards'),
+    caught('the index imports vm', 'lib/index.ts', `export * from './vm/guest.js'`, 'upwards'),
     caught('the index imports the command line', 'lib/index.ts', `export * from './cli/main.js'`, 'upwards'),
     caught(
       'an experiment imports the package by its name',
