@@ -5,6 +5,7 @@ import type { Backend } from '../machine.js';
 import { access } from './access.js';
 import { doubtAfterTouching } from './commit.js';
 import { fork } from './fork.js';
+import { kernelRules } from './kernel-rules.js';
 import { createObject, grow, map, unmap, writeObject } from './map.js';
 import type { Mutation } from './mutation.js';
 import { observe } from './observe.js';
@@ -43,6 +44,7 @@ export class ModelBackend implements Backend {
   ) {
     this.world = {
       facts,
+      rules: kernelRules(facts),
       mutation: options.mutation,
       processes: new Map([['root', { name: 'root', mappings: new Map(), baseVmas: facts.rootAccountedVmas }]]),
       objects: new Map(),
