@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { settleUnknown } from '../../lib/machine/linux/observe.js';
+import { hugeParts } from '../../lib/proc/pagemap.js';
+import { parseSmaps } from '../../lib/proc/smaps.js';
 import type { StateRuns } from '../../lib/schema/step.js';
 
 /** What pagemap tells without PAGEMAP_SCAN and without CAP_SYS_ADMIN: 10 pages, of which 4 are doubtful. */
@@ -44,5 +46,28 @@ describe('pages of which pagemap does not tell whether they are shared or the ze
       [3, 'exclusive'],
     ];
     expect(settleUnknown(known, 3).states).toBe(known);
+  });
+});
+
+describe('VMAs that have huge pages, where single ones cannot be found', () => {
+  const record = (range: string, fields: Record<string, number>): string =>
+    [`${range} rw-p 00000000 00:00 0`, ...Object.entries(fields).map(([name, kb]) => `${name}: ${kb} kB`), ''].join(
+      '\n',
+    );
+  const vmas = parseSmaps(
+    record('00010000-00014000', { AnonHugePages: 0, ShmemPmdMapped: 0, FilePmdMapped: 0 }) +
+      record('00014000-00018000', { AnonHugePages: 2048, ShmemPmdMapped: 0, FilePmdMapped: 0 }) +
+      record('00018000-0001a000', { AnonHugePages: 0, ShmemPmdMapped: 0, FilePmdMapped: 2048 }) +
+      record('00020000-00024000', { AnonHugePages: 0, ShmemPmdMapped: 2048, FilePmdMapped: 0 }),
+  );
+
+  it('are found as parts of the range that was asked for, cut to it', () => {
+    expect(hugeParts(vmas, { address: 0x10000n, pages: 18 }, 4096)).toEqual([
+      { first: 4, pages: 4 },
+      { first: 8, pages: 2 },
+      { first: 16, pages: 2 },
+    ]);
+    expect(hugeParts(vmas, { address: 0x15000n, pages: 2 }, 4096)).toEqual([{ first: 0, pages: 2 }]);
+    expect(hugeParts(vmas, { address: 0x10000n, pages: 4 }, 4096)).toEqual([]);
   });
 });
