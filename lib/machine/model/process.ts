@@ -2,6 +2,7 @@
 import type { HostFacts } from '../../schema/facts.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Failure, Outcome, Sharing } from '../../schema/step.js';
+import type { KernelRules } from './kernel-rules.js';
 import type { Lineage } from './lineage.js';
 import { zap } from './transitions.js';
 import type { MappingKind } from './transitions.js';
@@ -35,6 +36,7 @@ export interface ModelProcess {
 export interface World {
   /** As they are now: a program may set vm.overcommit_memory. */
   facts: HostFacts;
+  rules: KernelRules;
   mutation: Mutation | undefined;
   /** Living processes in order of birth. */
   processes: Map<string, ModelProcess>;
