@@ -37,7 +37,7 @@ const VERSIONS = ['6.1', '6.12'];
 const REQUIRED = 'test/kernel/strict.test.ts';
 
 /** Emulation is some ten times slower; these many programs take it a few minutes. */
-const PROGRAMS = process.env['COWLAB_PROGRAMS'] ?? '60';
+const PROGRAMS = process.env['COWLAB_PROGRAMS'] ?? '100';
 
 const MEMORY_BYTES = 4 * 2 ** 30;
 const TIMEOUT_MS = 30 * 60_000;
