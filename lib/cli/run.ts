@@ -80,7 +80,11 @@ let running: Machine | undefined;
 
 async function interrupt(): Promise<void> {
   note('interrupted, cleaning up');
-  await running?.close();
+  try {
+    await running?.close();
+  } catch (error) {
+    note(error instanceof Error ? error.message : String(error));
+  }
   process.exit(EXIT.interrupted);
 }
 
