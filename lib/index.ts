@@ -23,21 +23,28 @@ export { parseStatus, readStatus } from './proc/status.js';
 export { readVmstat } from './proc/vmstat.js';
 export { pageSizeBytes, readHostFacts } from './proc/host.js';
 
+export { findLeftBehind, restoreLeftBehind } from './api/system-changes.js';
+export type { LeftBehind } from './api/system-changes.js';
+export type { Journal, Restored, RestoreStep } from './api/journal.js';
+
 export type {
   Access,
   ForkRefusal,
   Machine,
   MapSpec,
   MemoryObject,
+  OvercommitSpec,
   PageChoice,
   PageRange,
   Process,
   Region,
+  SystemChange,
+  SystemMemory,
 } from './machine/machine.js';
 export { modelMachine, openMachine, replayOnLinux, replayOnModel } from './machine/open.js';
-export type { WatchedMachine } from './machine/open.js';
+export type { OpenOptions, WatchedMachine } from './machine/open.js';
 export { compareTraces } from './machine/compare.js';
-export { admitFork } from './machine/model/admission.js';
+export { admitCountedFork, admitFork, strictMarginPages } from './machine/model/admission.js';
 
 export { defineExperiment, parseParams } from './experiments/define.js';
 export type { AnyExperiment, Experiment, ParamSpec, ParamSpecs, RunContext } from './experiments/define.js';
@@ -50,6 +57,7 @@ export type { HostFacts } from './schema/facts.js';
 export type { Check, Findings, ResultDocument } from './schema/result.js';
 export type {
   Advice,
+  CommitReading,
   ExitStatus,
   Failure,
   Observation,

@@ -105,15 +105,18 @@ function openNameless(directory: string): number {
   }
 }
 
-/** Of tmpfs, linux/magic.h: its files are shared memory, and behave as memfds do. */
-const TMPFS_MAGIC = 0x01021994;
+/**
+ * File systems without a disk, from linux/magic.h: a file of tmpfs is shared memory, and behaves as a memfd does; one of
+ * ramfs, the root of an initramfs, is never written out, so that a first write through a shared mapping is not noticed.
+ */
+const WITHOUT_DISK = new Set([0x01021994, 0x858458f6]);
 
 /** Where temporary files are files: /tmp is tmpfs on many systems. */
 function directoryOnDisk(): string {
   const found = [tmpdir(), '/var/tmp', process.cwd()].find((directory) => {
     try {
       accessSync(directory, constants.W_OK);
-      return statfsSync(directory).type !== TMPFS_MAGIC;
+      return !WITHOUT_DISK.has(statfsSync(directory).type);
     } catch {
       return false;
     }

@@ -96,6 +96,7 @@ function build(): Command {
     .argument('<result>', 'a file written by --json or --export-json')
     .option('--json', 'JSON on standard output')
     .option('--model', 'repeat them on the model, with the recorded facts')
+    .option('--allow-system-changes', 'settings of the whole system may be changed; they are put back')
     .action(async (path: string, flags: ReplayFlags) => {
       // Loaded when needed: the validation of results is half of the start-up time.
       const { replayCommand } = await import('./replay.js');

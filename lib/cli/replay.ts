@@ -2,7 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { Value } from 'typebox/value';
 import { compareTraces, repeatable } from '../machine/compare.js';
+import { FeatureUnavailableError } from '../errors.js';
 import { replayOnLinux, replayOnModel } from '../machine/open.js';
+import type { OpenOptions } from '../machine/open.js';
 import { showFigure } from '../schema/figure.js';
 import { ResultSchema } from '../schema/result.js';
 import type { ResultDocument } from '../schema/result.js';
@@ -29,6 +31,18 @@ export function loadResults(path: string): ResultDocument[] {
 export interface ReplayFlags {
   json?: boolean;
   model?: boolean;
+  allowSystemChanges?: boolean;
+}
+
+/** What the recorded steps change of the system. @throws FeatureUnavailableError if that has not been allowed. */
+function changesOf({ experiment, trace }: ResultDocument, flags: ReplayFlags): OpenOptions {
+  if (!trace.some(({ step }) => step.op === 'overcommit')) return {};
+  if (flags.allowSystemChanges) return { allow: ['overcommit'], purpose: `cowlab replay of ${experiment}` };
+  throw new FeatureUnavailableError(
+    `A replay of ${experiment}`,
+    'its steps change vm.overcommit_memory for the whole system',
+    'Allow that with --allow-system-changes, as root (it is put back), or replay it with --model.',
+  );
 }
 
 async function replayOne(result: ResultDocument, flags: ReplayFlags) {
@@ -36,7 +50,7 @@ async function replayOne(result: ResultDocument, flags: ReplayFlags) {
   if (!facts || trace.length === 0) throw new UsageError(`${result.experiment} holds no steps: ${result.reason}`);
   const predicted = await replayOnModel(trace, facts);
   const expected = repeatable(trace, predicted);
-  const again = flags.model ? predicted : (await replayOnLinux(trace)).trace;
+  const again = flags.model ? predicted : (await replayOnLinux(trace, changesOf(result, flags))).trace;
   const checks = compareTraces(expected, again, 'comparison');
   const differences = checks.filter(({ pass }) => pass === false);
   return { experiment: result.experiment, on: flags.model ? 'model' : 'linux', compared: checks.length, differences };

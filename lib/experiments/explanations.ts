@@ -60,6 +60,10 @@ const ENOMEM: Explanation = {
       '                         CommitLimit = (RAM - hugetlb) x ratio / 100 + swap',
     ],
     notes: [
+      'mode=strict (root, --allow-system-changes) sets mode 2 and forks until one is refused. The kernel adds up ' +
+        'Committed_AS in a part for each CPU and looks only at what has been brought together; the parts are brought ' +
+        'together right before each fork, so that the refusal is predicted to the page. Small VMAs at the end of the ' +
+        'walk stay unseen until they make a batch (RAM / CPUs / 256): by less than that the limit may be passed.',
       'All in pages. The experiment grows one VMA with mremap, without touching it, and finds by bisection the exact ' +
         'page count at which fork begins to fail.',
     ],
@@ -69,6 +73,15 @@ const ENOMEM: Explanation = {
       'largest VMA that forks',
       'Predicted: MemTotal + SwapTotal, by the rule. Measured: found by bisection; one page more gave ENOMEM. ' +
         'The two are equal, or something is wrong with the rule.',
+    ],
+    [
+      'children that start in mode 2',
+      'mode=strict: how many forks are granted, with mode 0 and mode 1 beside it. The memory in use is the same in all.',
+    ],
+    [
+      'margin',
+      'mode=strict: pages that the fork could have been charged more; negative, the pages it was too many. As the ' +
+        'check sees it: Committed_AS before, what is asked, CommitLimit less the reserves.',
     ],
     ['in two VMAs', 'The same pages and one more, in two VMAs: fork works, since each is judged alone.'],
     ['MADV_DONTFORK', 'A page so marked is neither copied nor asked for: what is left is just small enough.'],
@@ -84,6 +97,7 @@ const ENOMEM: Explanation = {
     'Keep data for all workers in shared mappings (MAP_SHARED, memfd, shared_memory): they are charged once and not again at fork.',
     'Mark what children never need with MADV_DONTFORK. Mappings that are read-only from the start are not charged.',
     'Under overcommit 2, add swap: it raises CommitLimit by its full size even if it is never used. Or raise vm.overcommit_ratio.',
+    'To see it without touching this machine: cowlab vm run enomem --param mode=strict --param size=256MiB.',
     'Overcommit 1 ends the refusals, and leaves a host that really runs out to the OOM killer.',
     'ENOMEM can also come from a PID namespace whose init has gone, or from a memory cgroup. EAGAIN is never about this: it is a limit on the number of tasks (RLIMIT_NPROC, pids.max, threads-max, pid_max).',
   ],

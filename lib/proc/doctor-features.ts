@@ -90,7 +90,10 @@ export function probeFindings(context: DoctorContext): Finding[] {
       context,
       ({ pagemapScan }) => pagemapScan,
       { name: 'pagemap-scan', neededFor: 'telling the zero page from shared pages, and finding huge pages' },
-      { status: 'missing', remedy: 'Linux 6.7 or later; zero pages are then told by counts alone' },
+      {
+        status: 'missing',
+        remedy: 'Linux 6.7 or later, or CAP_SYS_ADMIN for zero pages; else they are counted by smaps',
+      },
     ),
     fromProbe(
       context,

@@ -3,6 +3,7 @@ import { native } from '../native.js';
 import { MAX_REGION_PAGES, requireInteger, requireObject } from '../schema/arguments.js';
 import type { PageState, StateRuns } from '../schema/step.js';
 import { pidError } from './read.js';
+import { readSmaps, type SmapsVma } from './smaps.js';
 
 /** The states by their number in a Uint8Array, in the order of native/core/pagemap.h. */
 export const PAGE_STATES = [
@@ -23,7 +24,7 @@ export interface PagemapRange {
 export interface PagemapOptions {
   /**
    * Whether to look for PMD-mapped huge pages, whose bit 56 the kernel shows wrong; their pages are then
-   * 'unknown'. Default true. Turn it off only for memory known to be of base pages (MADV_NOHUGEPAGE).
+   * 'unknown'; before Linux 6.7 (no PAGEMAP_SCAN) all pages of a VMA that has some. Default true. Turn it off only for memory known to be of base pages (MADV_NOHUGEPAGE).
    */
   checkHuge?: boolean;
   /**
@@ -61,6 +62,39 @@ export function readPagemap(pid: number, range: PagemapRange): BigUint64Array {
   return entries;
 }
 
+let scans: boolean | undefined;
+
+/** Whether this kernel has PAGEMAP_SCAN, which finds huge pages one by one. */
+function canScan(): boolean {
+  return (scans ??= native().probe().pagemapScan === 0);
+}
+
+/** Fields of smaps that count PMD-mapped pages [fs/proc/task_mmu.c: smaps_pmd_entry]. */
+const HUGE_FIELDS = ['AnonHugePages', 'ShmemPmdMapped', 'FilePmdMapped'];
+
+/** The parts of a range, as page numbers in it, that lie in VMAs with PMD-mapped pages. Pure. */
+export function hugeParts(
+  vmas: readonly SmapsVma[],
+  { address, pages }: PagemapRange,
+  pageSizeBytes: number,
+): { first: number; pages: number }[] {
+  const pageOf = (at: bigint): number => Math.min(pages, Math.max(0, Number(at - address) / pageSizeBytes));
+  return vmas
+    .filter(({ fieldsKb }) => HUGE_FIELDS.some((field) => (fieldsKb[field] ?? 0) > 0))
+    .map(({ start, end }) => ({ first: pageOf(start), pages: pageOf(end) - pageOf(start) }))
+    .filter((part) => part.pages > 0);
+}
+
+/** Where single huge pages cannot be found, the parts of a range that have some. */
+function doubtfulParts(pid: number, range: PagemapRange, checkHuge: boolean): { first: number; pages: number }[] {
+  if (!checkHuge || canScan()) return [];
+  return hugeParts(readSmaps(pid), range, native().pageSizeBytes);
+}
+
+const [EXCLUSIVE, SHARED, UNKNOWN] = (['exclusive', 'shared', 'unknown'] as const).map((state) =>
+  PAGE_STATES.indexOf(state),
+) as [number, number, number];
+
 /** One number a page, an index into PAGE_STATES. Errors as readPagemap. */
 export function readPageStates(pid: number, range: PagemapRange, options: PagemapOptions = {}): Uint8Array {
   requireTarget(pid, range);
@@ -75,19 +109,32 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
       states,
     );
   });
+  for (const { first, pages } of doubtfulParts(pid, range, options.checkHuge ?? true)) {
+    for (let page = first; page < first + pages; page++) {
+      if (states[page] === EXCLUSIVE || states[page] === SHARED) states[page] = UNKNOWN;
+    }
+  }
   return states;
 }
 
+type Counts = Record<PageState, number>;
+
 /** How many pages are in each state. Errors as readPagemap. */
-export function countPages(pid: number, range: PagemapRange, options: PagemapOptions = {}): Record<PageState, number> {
+export function countPages(pid: number, range: PagemapRange, options: PagemapOptions = {}): Counts {
   requireTarget(pid, range);
   const counts = new Float64Array(PAGE_STATES.length);
   reading(pid, () => {
     native().countPages(pid, range.address, range.pages, options.checkHuge ?? true, options.checkZero ?? true, counts);
   });
-  const result: Partial<Record<PageState, number>> = {};
-  PAGE_STATES.forEach((state, index) => (result[state] = counts[index] ?? 0));
-  return result as Record<PageState, number>;
+  const result = Object.fromEntries(PAGE_STATES.map((state, index) => [state, counts[index] ?? 0])) as Counts;
+  for (const { first, pages } of doubtfulParts(pid, range, options.checkHuge ?? true)) {
+    const address = range.address + BigInt(first) * BigInt(native().pageSizeBytes);
+    const { exclusive, shared } = countPages(pid, { address, pages }, { ...options, checkHuge: false });
+    result.exclusive -= exclusive;
+    result.shared -= shared;
+    result.unknown += exclusive + shared;
+  }
+  return result;
 }
 
 /** Appends a page states array to run-length encoded states. */

@@ -30,14 +30,16 @@ export function sum(figures: readonly Figure[]): Figure {
 }
 
 /**
- * Whether a measured figure is one that the expected figure allows.
- * Undefined when one of the two is unknown: nothing was checked, so nothing may be claimed.
+ * Whether a measured figure is one that the expected figure allows: so if it lies inside, and not if the two have no
+ * value in common. Undefined when that cannot be told, since one of the two is unknown, or a measured range reaches
+ * out of the expected one: nothing was decided, so nothing may be claimed.
  */
 export function agrees(expected: Figure, measured: Figure): boolean | undefined {
   if (isUnknown(expected) || isUnknown(measured)) return undefined;
   const wanted = bounds(expected);
   const seen = bounds(measured);
-  return seen.min >= wanted.min && seen.max <= wanted.max;
+  if (seen.min >= wanted.min && seen.max <= wanted.max) return true;
+  return seen.max < wanted.min || seen.min > wanted.max ? false : undefined;
 }
 
 export function showFigure(figure: Figure): string {

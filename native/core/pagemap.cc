@@ -144,8 +144,48 @@ class Corrections {
   uint64_t* totals_;
 };
 
-// Settles the pages that may be the zero page by PAGEMAP_SCAN; they are unknown where the kernel
-// lacks it.
+// The pagemap entry of a page of new private memory, written or only read; or an errno.
+int entry_of_new_page(bool write, uint64_t* entry) {
+  Result<Fd> fd = open_pagemap(0);
+  if (!fd.ok()) return fd.failure().error;
+  void* page =
+      mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return errno;
+  // Or it could become part of a neighbour, and a read of it map the huge zero page.
+  madvise(page, page_size(), MADV_NOHUGEPAGE);
+  volatile char* byte = static_cast<volatile char*>(page);
+  if (write) {
+    *byte = 1;
+  } else {
+    static_cast<void>(*byte);
+  }
+  const uint64_t index = reinterpret_cast<uint64_t>(page) / page_size();
+  const Status read = read_entries(fd.value().get(), index, 1, entry);
+  munmap(page, page_size());
+  return read.ok() ? 0 : read.failure().error;
+}
+
+// The zero page is one frame for all on x86 and arm64 (ZERO_PAGE ignores the address), and a read
+// of new private memory maps it. 0 where this process may not see frame numbers.
+uint64_t zero_page_frame() {
+  uint64_t entry = 0;
+  return entry_of_new_page(false, &entry) == 0 ? entry & kFrameNumber : 0;
+}
+
+// Settles the pages that may be the zero page where the kernel has no PAGEMAP_SCAN (before 6.7): by
+// their frames, which the entries show only to CAP_SYS_ADMIN [pagemap_open]; else they are unknown.
+void settle_by_frame(const uint64_t* entries, uint64_t count, Corrections* corrections) {
+  const uint64_t zero = zero_page_frame();
+  for (uint64_t i = 0; i < count; i++) {
+    if (!may_be_zero_page(entries[i])) continue;
+    const uint64_t frame = entries[i] & kFrameNumber;
+    const bool visible = zero != 0 && frame != 0;
+    if (!visible) corrections->settle(i, i + 1, kUnknown);
+    if (visible && frame == zero) corrections->settle(i, i + 1, kZero);
+  }
+}
+
+// Settles the pages that may be the zero page, of which there is one at least.
 void settle_zero_pages(int fd, uint64_t start, const uint64_t* entries, uint64_t count,
                        Corrections* corrections) {
   uint64_t first = 0;
@@ -156,10 +196,7 @@ void settle_zero_pages(int fd, uint64_t start, const uint64_t* entries, uint64_t
                          [&](uint64_t from, uint64_t to, uint64_t) {
                            corrections->settle(first + from, first + to, kZero);
                          });
-  if (error == 0) return;
-  for (uint64_t i = first; i < last; i++) {
-    if (may_be_zero_page(entries[i])) corrections->settle(i, i + 1, kUnknown);
-  }
+  if (error != 0) settle_by_frame(entries, count, corrections);
 }
 
 }  // namespace
@@ -219,26 +256,9 @@ int probe_pagemap_scan() {
   return scan(fd.value().get(), here, 1, kIsZeroPage, [](uint64_t, uint64_t, uint64_t) {});
 }
 
-namespace {
-
-// The pagemap entry of a page that was just written, or an errno.
-int entry_of_written_page(uint64_t* entry) {
-  Result<Fd> fd = open_pagemap(0);
-  if (!fd.ok()) return fd.failure().error;
-  void* page =
-      mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) return errno;
-  *static_cast<volatile char*>(page) = 1;
-  const Status read = read_pagemap(fd.value().get(), reinterpret_cast<uint64_t>(page), 1, entry);
-  munmap(page, page_size());
-  return read.ok() ? 0 : read.failure().error;
-}
-
-}  // namespace
-
 int probe_page_frame_numbers() {
   uint64_t entry = 0;
-  const int error = entry_of_written_page(&entry);
+  const int error = entry_of_new_page(true, &entry);
   if (error != 0) return error;
   return entry & kFrameNumber ? 0 : EPERM;
 }
@@ -246,7 +266,7 @@ int probe_page_frame_numbers() {
 int probe_soft_dirty() {
   // A page never cleaned since it was mapped has the bit set, where the kernel has the bit at all.
   uint64_t entry = 0;
-  const int error = entry_of_written_page(&entry);
+  const int error = entry_of_new_page(true, &entry);
   if (error != 0) return error;
   return entry & kSoftDirty ? 0 : EOPNOTSUPP;
 }

@@ -33,8 +33,9 @@ struct ScanOptions {
   // Ask PAGEMAP_SCAN which pages are PMD-mapped huge pages, whose bit 56 is wrong, and call them
   // unknown.
   bool check_huge;
-  // Ask it which pages are the zero page, which the entries show as they show a shared page.
-  // Without it such pages count as shared.
+  // Find out which pages are the zero page, which the entries show as they show a shared page: by
+  // PAGEMAP_SCAN, or where the kernel has none by frame number, which needs CAP_SYS_ADMIN. Without
+  // it such pages count as shared.
   bool check_zero;
 };
 

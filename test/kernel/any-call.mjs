@@ -1,10 +1,15 @@
 // Calls the native interface with anything JavaScript can pass, as told: node any-call.mjs SEED CALLS. Run by
 // any-call.test.ts in a process of its own, because what it looks for is a crash. Says on its last line what it did.
-import { closeSync, readFileSync, readdirSync } from 'node:fs';
+import { closeSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import fc from 'fast-check';
 
 const { native } = await import(process.env.COWLAB_NATIVE);
 const addon = native();
+/** Whatever is taken for a path is in here. */
+const folder = mkdtempSync(join(tmpdir(), 'cowlab-any-call-'));
+process.chdir(folder);
 const [seed = 1, calls = 1000] = process.argv.slice(2).map(Number);
 
 /** More than this would cost time or memory, and touch no other code. */
@@ -131,6 +136,15 @@ const VALID = {
   readPagemap: [() => process.pid, () => address() ?? 0n, () => 4, () => new BigUint64Array(4)],
   readPageStates: [() => process.pid, () => address() ?? 0n, () => 4, () => true, () => true, () => new Uint8Array(4)],
   countPages: [() => process.pid, () => address() ?? 0n, () => 4, () => true, () => true, floats],
+  lockFile: [() => join(folder, 'lock')],
+  startRestorer: [
+    () => fds.at(-1) ?? 0,
+    () => join(folder, 'journal'),
+    () => 'a journal',
+    () => ['write', join(folder, 'setting'), '1', 'remove', join(folder, 'nothing'), ''],
+    floats,
+  ],
+  reapRestorer: [() => process.pid],
   probe: [],
   systemMemory: [],
   Mapping: [() => 4, () => true, () => false, () => false, () => fds.at(-1) ?? -1, () => 0],
@@ -156,7 +170,15 @@ function bury(into) {
   while (!addon.waitProcess(pid, floats())) continue;
 }
 
+function buryRestorer(into) {
+  const [pid, fd] = into;
+  closeSync(fd);
+  while (!addon.reapRestorer(pid)) continue;
+}
+
 function keep(name, result, args) {
+  if (name === 'startRestorer') buryRestorer(args[4]);
+  if (name === 'lockFile') fds.push(result);
   if (name === 'fork') bury(args[0]);
   if (name === 'openChannel') fds.push(...result);
   if (name === 'createMemfd') fds.push(result);
@@ -220,6 +242,8 @@ const sum = untouched.access(false, 0, 4, 0, 4, 1, 0, 0, 0n, new Float64Array(3)
 const into = floats();
 addon.fork(into);
 bury(into);
+process.chdir('/');
+rmSync(folder, { recursive: true });
 const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim();
 const leaked = openFds() - before;
 console.log(JSON.stringify({ returned, threw, forked, sum: Number(sum), leaked, children, missing }));

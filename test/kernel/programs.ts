@@ -1,6 +1,6 @@
 /** Random programs for the property test: drawn as numbers, and made concrete by what exists when a step's turn comes. */
 import fc from 'fast-check';
-import { ProcessEndedError, SystemError } from '../../lib/errors.js';
+import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../lib/errors.js';
 import type { Machine, MemoryObject, PageChoice, PageRange, Process } from '../../lib/machine/machine.js';
 import type { Advice, Protection } from '../../lib/schema/step.js';
 
@@ -100,10 +100,12 @@ class Interpreter {
     try {
       await this.#step(kind, draw);
     } catch (error) {
-      // A refusal or a death is recorded in the trace; misuse was refused before anything happened.
+      // A refusal or a death is recorded in the trace; misuse, and a file where there is no disk, were refused before
+      // anything happened.
       const expected =
         error instanceof SystemError ||
         error instanceof ProcessEndedError ||
+        error instanceof FeatureUnavailableError ||
         error instanceof RangeError ||
         error instanceof TypeError;
       if (!expected) throw error;

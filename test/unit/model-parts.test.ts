@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { kernelRules } from '../../lib/machine/model/kernel-rules.js';
 import { RunList, TransitionTable } from '../../lib/machine/model/runs.js';
 import { modifyFlags, prepareAnonVma, removeRange, type Vma } from '../../lib/machine/model/vma.js';
 import { modelMachine } from '../../lib/machine/open.js';
@@ -73,7 +74,7 @@ describe('VMAs', () => {
   const shape = (vmas: readonly Vma[]) => vmas.map(({ first, pages, protection }) => [first, pages, protection]);
   const change = (vmas: Vma[], first: number, pages: number, protection: 'r' | 'rw' | 'none') => {
     const vma = vmas.find((each) => first >= each.first && first < each.first + each.pages);
-    if (vma) modifyFlags(vmas, vma, { first, pages }, { protection });
+    if (vma) modifyFlags(vmas, vma, { first, pages }, { protection }, kernelRules(testFacts));
   };
 
   it('are split by a change of a part and joined with a neighbour that is alike', () => {

@@ -14,11 +14,17 @@ describe('figures', () => {
     expect(agrees(4, 5)).toBe(false);
   });
 
-  test('a range allows what lies inside it, and a measured range must lie inside whole', () => {
+  test('a range allows what lies inside it', () => {
     expect(agrees({ min: 2, max: 4, why }, 4)).toBe(true);
     expect(agrees({ min: 2, max: 4, why }, 5)).toBe(false);
-    expect(agrees({ min: 2, max: 4, why }, { min: 3, max: 5, why })).toBe(false);
-    expect(agrees(3, { min: 3, max: 4, why })).toBe(false);
+  });
+
+  test('a measured range agrees if it lies inside, differs if it lies outside, and else decides nothing', () => {
+    expect(agrees({ min: 2, max: 6, why }, { min: 3, max: 5, why })).toBe(true);
+    expect(agrees({ min: 2, max: 4, why }, { min: 5, max: 6, why })).toBe(false);
+    expect(agrees(3, { min: 4, max: 9, why })).toBe(false);
+    expect(agrees({ min: 2, max: 4, why }, { min: 3, max: 5, why })).toBeUndefined();
+    expect(agrees(3, { min: 3, max: 4, why })).toBeUndefined();
   });
 
   test('what is unknown on either side is not judged', () => {

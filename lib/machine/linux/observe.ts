@@ -14,40 +14,38 @@ const NOT_FIGURES = new Set(['KernelPageSize', 'MMUPageSize']);
 
 const COUNTED = ['exclusive', 'shared', 'zero', 'swapped', 'not-present'] as const satisfies PageState[];
 
-function readStates(pid: number, placement: Placement, vmas: readonly Vma[], pageSize: number): StateRuns {
+type Counts = Record<(typeof COUNTED)[number], number>;
+
+/** What pagemap tells of one VMA. */
+function readStates(pid: number, placement: Placement, vma: Vma, pageSize: number): StateRuns {
   const runs: StateRuns = [];
-  let page = 0;
-  for (const vma of vmas) {
-    appendRun(runs, vma.first - page, 'not-present');
-    for (page = vma.first; page < vma.first + vma.pages;) {
-      const pages = Math.min(PAGES_PER_READ, vma.first + vma.pages - page);
-      const address = placement.address + BigInt(page) * BigInt(pageSize);
-      appendStateRuns(runs, readPageStates(pid, { address, pages }, { checkHuge: false }));
-      page += pages;
-    }
+  for (let page = vma.first; page < vma.first + vma.pages;) {
+    const pages = Math.min(PAGES_PER_READ, vma.first + vma.pages - page);
+    const address = placement.address + BigInt(page) * BigInt(pageSize);
+    appendStateRuns(runs, readPageStates(pid, { address, pages }, { checkHuge: false }));
+    page += pages;
   }
-  appendRun(runs, placement.pages - page, 'not-present');
   return runs;
 }
 
-/** Pages by state. Where some are unknown, those they could be are bounded by it. */
-function countStates(runs: StateRuns): Record<string, Figure> {
+/**
+ * The states of a VMA's pages, and how many are in each. Before Linux 6.7 pagemap shows the zero page as it shows a
+ * page that others map too, and only CAP_SYS_ADMIN sees which it is: it is unknown then. But smaps counts in Rss every
+ * page that is present, and not the zero page, which is no page to it [fs/proc/task_mmu.c: smaps_pte_entry,
+ * vm_normal_page]. So what is present beyond Rss is the zero page: the counts are exact, and the single pages are known
+ * where all or none of the doubtful ones are it.
+ */
+export function settleUnknown(runs: StateRuns, rssPages: number): { states: StateRuns; counts: Counts } {
   const totals = new Map<PageState, number>();
   for (const [pages, state] of runs) totals.set(state, (totals.get(state) ?? 0) + pages);
+  const counts = Object.fromEntries(COUNTED.map((state) => [state, totals.get(state) ?? 0])) as Counts;
   const unknown = totals.get('unknown') ?? 0;
-  const counts: Record<string, Figure> = {};
-  for (const state of COUNTED) {
-    const known = totals.get(state) ?? 0;
-    const doubtful = unknown > 0 && (state === 'shared' || state === 'zero');
-    counts[state] = doubtful
-      ? {
-          min: known,
-          max: known + unknown,
-          why: 'this kernel does not tell shared pages from the zero page (Linux 6.7 does)',
-        }
-      : known;
-  }
-  return counts;
+  if (unknown === 0) return { states: runs, counts };
+  const zero = counts.exclusive + counts.shared + counts.zero + unknown - rssPages;
+  const settled = zero === 0 ? 'shared' : zero === unknown ? 'zero' : 'unknown';
+  const states: StateRuns = [];
+  for (const [pages, state] of runs) appendRun(states, pages, state === 'unknown' ? settled : state);
+  return { states, counts: { ...counts, shared: counts.shared + unknown - zero, zero: counts.zero + zero } };
 }
 
 function describeVma(vma: SmapsVma, start: bigint, pageSize: number): Vma {
@@ -78,8 +76,25 @@ function observeRegion(
     }
   }
   const vmas = own.map((vma) => describeVma(vma, placement.address, pageSize));
-  const states = readStates(pid, placement, vmas, pageSize);
-  return { region: name, pages: placement.pages, states, counts: countStates(states), smapsKb, vmas };
+  const states: StateRuns = [];
+  const counts: Counts = { exclusive: 0, shared: 0, zero: 0, swapped: 0, 'not-present': 0 };
+  let page = 0;
+  const leaveHole = (until: number): void => {
+    appendRun(states, until - page, 'not-present');
+    counts['not-present'] += until - page;
+  };
+  own.forEach((smaps, index) => {
+    const vma = vmas[index];
+    if (!vma) return;
+    leaveHole(vma.first);
+    const rssPages = ((smaps.fieldsKb['Rss'] ?? 0) * 1024) / pageSize;
+    const settled = settleUnknown(readStates(pid, placement, vma, pageSize), rssPages);
+    for (const [pages, state] of settled.states) appendRun(states, pages, state);
+    for (const state of COUNTED) counts[state] += settled.counts[state];
+    page = vma.first + vma.pages;
+  });
+  leaveHole(placement.pages);
+  return { region: name, pages: placement.pages, states, counts, smapsKb, vmas };
 }
 
 /** Observes all regions of a process that is parked. Reading faults nothing in it. */

@@ -5,6 +5,7 @@ import type { Backend, SystemMemory } from '../machine.js';
 import { access } from './access.js';
 import { committedPages, doubtAfterTouching, setOvercommit } from './commit.js';
 import { fork } from './fork.js';
+import { kernelRules } from './kernel-rules.js';
 import { createObject, grow, map, unmap, writeObject } from './map.js';
 import type { Mutation } from './mutation.js';
 import { observe } from './observe.js';
@@ -51,8 +52,19 @@ export class ModelBackend implements Backend {
     this.readings = options.readings ?? [];
     this.world = {
       facts,
+      rules: kernelRules(facts),
       mutation: options.mutation,
-      processes: new Map([['root', { name: 'root', mappings: new Map(), baseVmas: facts.rootAccountedVmas }]]),
+      processes: new Map([
+        [
+          'root',
+          {
+            name: 'root',
+            mappings: new Map(),
+            baseVmas: facts.rootAccountedVmas,
+            basePages: facts.rootTotalPages,
+          },
+        ],
+      ]),
       objects: new Map(),
       lineages: new Set(),
       chargedPages: 0,

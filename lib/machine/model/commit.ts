@@ -13,11 +13,11 @@ import {
 import type { Mapping, ModelProcess, World } from './process.js';
 
 /** A guard page stands before and after every region; they count in total_vm. */
-const GUARD_PAGES = 2;
+export const GUARD_PAGES = 2;
 
 /** total_vm of a process. */
-export function totalPages(world: World, process: ModelProcess): number {
-  let total = world.facts.rootTotalPages;
+export function totalPages(process: ModelProcess): number {
+  let total = process.basePages;
   for (const mapping of process.mappings.values()) total += mapping.pages + GUARD_PAGES;
   return total;
 }
@@ -54,7 +54,7 @@ export function charge(
   const verdict = admitCharge(world.facts, {
     pages,
     committedPages: committedPages(world),
-    totalPages: totalPages(world, process) + extraPages,
+    totalPages: totalPages(process) + extraPages,
     usedPages: world.facts.overcommitMode === 0 ? usedPages(world) : 0,
   });
   const admitted = follow(verdict, syscall, pages, recorded);
@@ -69,7 +69,7 @@ export function doubtAfterTouching(world: World, process: ModelProcess, chargedB
   const verdict = admitCharge(world.facts, {
     pages,
     committedPages: committedPages(world) - pages,
-    totalPages: totalPages(world, process),
+    totalPages: totalPages(process),
   });
   return verdict.verdict === 'allowed' ? {} : { uncertain: verdict.why };
 }
@@ -96,7 +96,7 @@ export function chargedAtFork(process: ModelProcess): number[] {
 /** Asks for a fork, and charges the child if it is admitted. */
 export function chargeFork(world: World, process: ModelProcess, recorded: Outcome | undefined): Outcome {
   const vmas = chargedAtFork(process);
-  const total = totalPages(world, process);
+  const total = totalPages(process);
   const reading = world.facts.overcommitMode === 2 ? recorded?.commit : undefined;
   const admitted = reading
     ? countedFork(world, reading, { vmas, total }, recorded)

@@ -1,6 +1,6 @@
 /** fork: which VMAs and which page table entries the child gets [dup_mmap, copy_page_range]. */
 import type { Outcome } from '../../schema/step.js';
-import { chargeFork } from './commit.js';
+import { chargeFork, GUARD_PAGES } from './commit.js';
 import { type Mapping, type ModelProcess, toObject, type World } from './process.js';
 import { copyPte } from './transitions.js';
 import type { Vma } from './vma.js';
@@ -8,10 +8,12 @@ import type { Vma } from './vma.js';
 export function fork(world: World, parent: ModelProcess, childName: string, recorded?: Outcome): Outcome {
   const admitted = chargeFork(world, parent, recorded);
   if (admitted.failure) return admitted;
-  const child: ModelProcess = { name: childName, mappings: new Map(), baseVmas: parent.baseVmas };
+  const { baseVmas, basePages } = parent;
+  const child: ModelProcess = { name: childName, mappings: new Map(), baseVmas, basePages };
   for (const mapping of parent.mappings.values()) {
     const inherited = forkMapping(world, mapping);
     if (inherited) child.mappings.set(inherited.region, inherited);
+    else child.basePages += GUARD_PAGES;
   }
   world.processes.set(childName, child);
   return admitted;

@@ -2,6 +2,7 @@
 import type { HostFacts } from '../../schema/facts.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Failure, Outcome, Sharing } from '../../schema/step.js';
+import type { KernelRules } from './kernel-rules.js';
 import type { Lineage } from './lineage.js';
 import { zap } from './transitions.js';
 import type { MappingKind } from './transitions.js';
@@ -28,11 +29,14 @@ export interface ModelProcess {
   mappings: Map<string, Mapping>;
   /** Accounted and forkable VMAs that the process has beside its regions. */
   baseVmas: readonly number[];
+  /** What total_vm counts beside the regions: what the root began with, and guards whose region no fork has taken along. */
+  basePages: number;
 }
 
 export interface World {
   /** As they are now: a program may set vm.overcommit_memory. */
   facts: HostFacts;
+  rules: KernelRules;
   mutation: Mutation | undefined;
   /** Living processes in order of birth. */
   processes: Map<string, ModelProcess>;

@@ -43,12 +43,12 @@ function protectPart(
       if (admitted.failure) return admitted;
       accounted = true;
     }
-  } else if (vma.accounted && !mapping.cached && !vma.anonVma) {
+  } else if (world.rules.unchargesUnwritten && vma.accounted && !mapping.cached && !vma.anonVma) {
     // "cannot reduce our commit ... except in the anonymous case where no anon_vma has yet to be assigned".
     accounted = false;
     world.chargedPages -= part.pages;
   }
-  modifyFlags(mapping.vmas, vma, part, { protection, accounted });
+  modifyFlags(mapping.vmas, vma, part, { protection, accounted }, world.rules);
   mapping.lineage.apply([toObject(mapping, part)], (draft) => {
     protectPte(draft, mapping, protection === 'rw');
     return 0;
@@ -60,15 +60,15 @@ function protectPart(
 export function advise(world: World, mapping: Mapping, range: PageRun, advice: Advice): Outcome {
   switch (advice) {
     case 'dontfork':
-      return adviseFlags(mapping, range, { dontfork: true });
+      return adviseFlags(world, mapping, range, { dontfork: true });
     case 'dofork':
-      return adviseFlags(mapping, range, { dontfork: false });
+      return adviseFlags(world, mapping, range, { dontfork: false });
     case 'wipeonfork':
       // madvise_vma_behavior(): "MADV_WIPEONFORK is only supported on anonymous memory".
       if (mapping.shared || mapping.cached) return failed('EINVAL', 'madvise', 'only for private anonymous memory');
-      return adviseFlags(mapping, range, { wipeonfork: true });
+      return adviseFlags(world, mapping, range, { wipeonfork: true });
     case 'keeponfork':
-      return adviseFlags(mapping, range, { wipeonfork: false });
+      return adviseFlags(world, mapping, range, { wipeonfork: false });
     case 'dontneed':
       return dontneed(world, mapping, range);
     case 'populate-read':
@@ -80,10 +80,10 @@ export function advise(world: World, mapping: Mapping, range: PageRun, advice: A
 
 const NO_FAULTS: Outcome = { minorFaults: 0, majorFaults: 0 };
 
-function adviseFlags(mapping: Mapping, range: PageRun, flags: Partial<VmaFlags>): Outcome {
+function adviseFlags({ rules }: World, mapping: Mapping, range: PageRun, flags: Partial<VmaFlags>): Outcome {
   forEachPart(mapping, range, (vma, part) => {
     // madvise_update_vma(): nothing to change, nothing to merge.
-    if (!sameFlags(vma, { ...vma, ...flags })) modifyFlags(mapping.vmas, vma, part, flags);
+    if (!sameFlags(vma, { ...vma, ...flags })) modifyFlags(mapping.vmas, vma, part, flags, rules);
   });
   return NO_FAULTS;
 }

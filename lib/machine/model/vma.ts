@@ -1,11 +1,12 @@
 /** VMAs of one region in one process: how they are split and merged again, as mm/vma.c does. */
 import type { PageRun } from '../../schema/selection.js';
 import type { Protection } from '../../schema/step.js';
+import type { KernelRules } from './kernel-rules.js';
 
 /**
  * An anon_vma. VMAs that are split from one another share it by identity.
- * `inherited` says that the anon_vma_chain holds more than one entry, since it came by fork: such a VMA takes no
- * neighbour in that has none [vma_had_uncowed_parents]. A chain never becomes shorter while the VMA lives.
+ * `inherited` says that the anon_vma_chain holds more than one entry, since it came by fork: such a VMA and one that
+ * has none are never merged [vma_had_uncowed_parents]. A chain never becomes shorter while the VMA lives.
  */
 export interface AnonVma {
   readonly inherited: boolean;
@@ -60,21 +61,23 @@ function sameFlagsButAccess(a: VmaFlags, b: VmaFlags): boolean {
   return a.accounted === b.accounted && a.dontfork === b.dontfork && a.wipeonfork === b.wipeonfork;
 }
 
-/** is_mergeable_anon_vma(), as it is since Linux 6.16. */
-function anonVmasMerge(a: AnonVma | undefined, b: AnonVma | undefined): boolean {
-  if (a && b) return a === b;
-  return !(a ?? b)?.inherited;
+/** is_mergeable_anon_vma(). */
+function anonVmasMerge(neighbour: AnonVma | undefined, changed: AnonVma | undefined, rules: KernelRules): boolean {
+  if (neighbour === changed) return true;
+  if (neighbour && changed) return false;
+  if (rules.mergesWithUnwrittenNeighbour) return !(neighbour ?? changed)?.inherited;
+  return neighbour?.inherited === false;
 }
 
 /**
  * Gives the pages of `range`, which lie in `vma`, new flags: merges them with a neighbour that has these flags, or
  * else splits the VMA [vma_modify, vma_merge_existing_range]. Changes the list in place.
  */
-export function modifyFlags(vmas: Vma[], vma: Vma, range: PageRun, flags: Partial<VmaFlags>): void {
+export function modifyFlags(vmas: Vma[], vma: Vma, range: PageRun, flags: Partial<VmaFlags>, rules: KernelRules): void {
   const changed: Vma = { ...vma, ...flags, first: range.first, pages: range.pages };
   const at = vmas.indexOf(vma);
-  const before = range.first === vma.first ? neighbour(vmas[at - 1], changed) : undefined;
-  let after = endOf(range) === endOf(vma) ? neighbour(vmas[at + 1], changed) : undefined;
+  const before = range.first === vma.first ? neighbour(vmas[at - 1], changed, rules) : undefined;
+  let after = endOf(range) === endOf(vma) ? neighbour(vmas[at + 1], changed, rules) : undefined;
   // can_vma_merge_right(): each may fit the middle and not the other.
   if (before?.anonVma && after?.anonVma && before.anonVma !== after.anonVma) after = undefined;
 
@@ -95,9 +98,10 @@ export function modifyFlags(vmas: Vma[], vma: Vma, range: PageRun, flags: Partia
 }
 
 /** The VMA beside `changed`, if the two could be one. */
-function neighbour(other: Vma | undefined, changed: Vma): Vma | undefined {
+function neighbour(other: Vma | undefined, changed: Vma, rules: KernelRules): Vma | undefined {
   const adjacent = other && (endOf(other) === changed.first || endOf(changed) === other.first);
-  return adjacent && sameFlags(other, changed) && anonVmasMerge(other.anonVma, changed.anonVma) ? other : undefined;
+  const alike = adjacent && sameFlags(other, changed) && anonVmasMerge(other.anonVma, changed.anonVma, rules);
+  return alike ? other : undefined;
 }
 
 /** Takes the pages of `range` out of the list [vms_gather_munmap_vmas]. Returns the pieces that were taken out. */

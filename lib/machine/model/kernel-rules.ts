@@ -1,0 +1,31 @@
+/**
+ * The rules that are not the same on every kernel, each chosen by the version in which it changed, never by the
+ * version it was tried on. Everything else in the model holds alike on 6.1, 6.12 and 6.18 (CONTRIBUTING.md, "What
+ * differs by kernel"). A distribution that takes a change into an older kernel is not seen in the version number.
+ */
+import type { HostFacts } from '../../schema/facts.js';
+
+export interface KernelRules {
+  /**
+   * A VMA that has an anon_vma may take in a neighbour that has none, or be taken in by it. Since 6.16, commit
+   * 879bca0a2c4f [mm/vma.c: is_mergeable_anon_vma]; before, only the neighbour's anon_vma_chain was looked at, and an
+   * empty one did not pass either [list_is_singular; mm/mmap.c before 6.11].
+   */
+  readonly mergesWithUnwrittenNeighbour: boolean;
+  /**
+   * mprotect() gives the charge of memory back that is made read-only and has no anon_vma. Since 6.7, commit
+   * 9b9143298585 [mm/mprotect.c: mprotect_fixup]; before, what was charged once stayed so.
+   */
+  readonly unchargesUnwritten: boolean;
+}
+
+function isSince([major, minor]: HostFacts['kernelVersion'], wantedMajor: number, wantedMinor: number): boolean {
+  return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor);
+}
+
+export function kernelRules({ kernelVersion }: Pick<HostFacts, 'kernelVersion'>): KernelRules {
+  return {
+    mergesWithUnwrittenNeighbour: isSince(kernelVersion, 6, 16),
+    unchargesUnwritten: isSince(kernelVersion, 6, 7),
+  };
+}
