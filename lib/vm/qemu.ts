@@ -105,7 +105,7 @@ export function qemuArguments(options: QemuOptions, accelerator: Accelerator, ar
     'panic=-1',
     // Not tmpfs, which holds half of the memory at most.
     'rootfstype=ramfs',
-    // What they cost under emulation is a third of the time; what pages are copied does not depend on them.
+    // Under emulation they cost a seventh of the time; which pages are copied does not depend on them.
     'mitigations=off',
     `COWLAB_PORT=${portName}`,
     ...(options.cgroup === 'v1' ? ['COWLAB_CGROUP=v1'] : []),
