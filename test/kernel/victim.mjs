@@ -4,6 +4,14 @@ import { Worker, isMainThread } from 'node:worker_threads';
 const { fork, createMemfd } = await import(process.env.COWLAB_LIBRARY);
 const how = process.argv[2] ?? 'work';
 
+/** Set once there is something to leave behind, however long that took. */
+let ending;
+
+function end() {
+  if (how === 'exit') process.exit(0);
+  if (how === 'throw') throw new Error('as asked');
+}
+
 async function work() {
   for (;;) {
     const root = fork();
@@ -15,6 +23,7 @@ async function work() {
     const children = [await root.fork(), await root.fork()];
     const grandchild = await children[0].fork();
     process.stdout.write(`${[...children, grandchild].map(({ pid }) => pid).join('\n')}\n`);
+    if (!ending) ending = setTimeout(end, 50);
     await Promise.all([...children, grandchild].map((child) => child.write(region, { pattern: 'random' })));
     await children[0].kill();
     await root.close();
@@ -32,11 +41,5 @@ if (how === 'worker' && isMainThread) {
   });
   setInterval(() => undefined, 1000);
 } else {
-  if (how === 'exit') setTimeout(() => process.exit(0), 500);
-  if (how === 'throw') {
-    setTimeout(() => {
-      throw new Error('as asked');
-    }, 500);
-  }
   await work();
 }
