@@ -13,11 +13,14 @@ import {
   writeSync,
 } from 'node:fs';
 import net from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { errnoName, native } from '../native.js';
 import { errnoCode } from '../proc/read.js';
 import { readSysctl } from '../proc/sysctl.js';
+import { plannedChanges } from './limited-cgroup.js';
+import type { CgroupPlan } from './limited-cgroup.js';
 import { journalPath, lockPath, readBootId, readJournal, stateDirectory } from './journal.js';
 import type { Journal, RestoreStep } from './journal.js';
 
@@ -59,6 +62,22 @@ export function restoreOvercommit(before: Required<OvercommitSettings>): Restore
   };
   const limit = [write('adminReserveKbytes'), write(before.kbytes ? 'kbytes' : 'ratio')];
   return before.mode === 2 ? [...limit, write('mode')] : [write('mode'), ...limit];
+}
+
+/** How a cgroup goes, once its processes have; then the controllers that were enabled for it. */
+function restoreCgroup(plan: CgroupPlan): RestoreStep[] {
+  const { directories, enabled } = plannedChanges(plan);
+  const writes = enabled.map(({ parent, controllers }): RestoreStep => {
+    const value = controllers.map((controller) => `-${controller}`).join(' ');
+    return { action: 'write', path: join(parent, 'cgroup.subtree_control'), value };
+  });
+  return [...directories.map((path): RestoreStep => ({ action: 'remove', path })), ...writes];
+}
+
+/** Whether a setting is as it should be after a write of `value`; `-memory` takes a word out of subtree_control. */
+export function isPutBack(found: string, value: string): boolean {
+  if (!value.startsWith('-')) return found === value;
+  return value.split(' ').every((word) => !found.split(' ').includes(word.slice(1)));
 }
 
 /** @throws FeatureUnavailableError where the settings may not be written. */
@@ -104,8 +123,8 @@ export function takeLock(directory: string, purpose: string): number {
 
 export interface PlannedChanges {
   overcommit?: boolean;
-  /** Directories of cgroups that will be made. */
-  cgroups?: readonly string[];
+  /** A cgroup that will be made. */
+  cgroup?: CgroupPlan;
   /** What for, for people who meet the lock. */
   purpose: string;
   /** Default {@link stateDirectory}; another in tests. */
@@ -136,7 +155,7 @@ export class SystemChanges {
    */
   static begin(planned: PlannedChanges): SystemChanges {
     const directory = planned.directory ?? stateDirectory();
-    const steps: RestoreStep[] = (planned.cgroups ?? []).map((path) => ({ action: 'remove', path }));
+    const steps: RestoreStep[] = planned.cgroup ? restoreCgroup(planned.cgroup) : [];
     if (planned.overcommit) for (const name of Object.values(SETTINGS)) requireWritable(settingPath(name));
     const lock = takeLock(directory, planned.purpose);
     try {
@@ -170,8 +189,14 @@ export class SystemChanges {
     }
   }
 
+  /** Whether vm.overcommit_* was planned, so that it will be put back. */
+  get allowsOvercommit(): boolean {
+    return this.#steps.some(({ path }) => path === settingPath(SETTINGS.mode));
+  }
+
   /** @throws SystemError of write(2), such as EINVAL. */
   setOvercommit(settings: OvercommitSettings): void {
+    if (!this.allowsOvercommit) throw new TypeError('changing vm.overcommit_memory was not planned');
     if (this.#restored) throw new TypeError('the settings have been put back');
     const { mode, ...limits } = settings;
     const write = (key: keyof typeof SETTINGS, value: number | undefined): void => {
@@ -209,7 +234,7 @@ export class SystemChanges {
     for (const step of this.#steps) {
       if (step.action !== 'write') continue;
       const found = readFileSync(step.path, 'utf8').trim();
-      if (found !== step.value) failures.push(`${step.path} is ${found}, and was ${step.value}`);
+      if (!isPutBack(found, step.value)) failures.push(`${step.path} is ${found}, and was ${step.value}`);
     }
     if (failures.length === 0) return;
     throw new Error(`not everything could be put back: ${failures.join('; ')}. Run \`cowlab doctor --restore\`.`);

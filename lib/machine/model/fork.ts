@@ -1,19 +1,28 @@
 /** fork: which VMAs and which page table entries the child gets [dup_mmap, copy_page_range]. */
 import type { Outcome } from '../../schema/step.js';
+import { pidsRefusal } from './cgroup.js';
 import { chargeFork } from './commit.js';
 import { type Mapping, type ModelProcess, toObject, type World } from './process.js';
 import { copyPte } from './transitions.js';
 import type { Vma } from './vma.js';
 
 export function fork(world: World, parent: ModelProcess, childName: string, recorded?: Outcome): Outcome {
+  const before = world.chargedPages;
   const admitted = chargeFork(world, parent, recorded);
   if (admitted.failure) return admitted;
+  // copy_process() asks cgroup_can_fork() once the memory is copied, and gives all of it back if that refuses.
+  const refused = pidsRefusal(world, parent);
+  if (refused) {
+    world.chargedPages = before;
+    return refused;
+  }
   const child: ModelProcess = { name: childName, mappings: new Map(), baseVmas: parent.baseVmas };
   for (const mapping of parent.mappings.values()) {
     const inherited = forkMapping(world, mapping);
     if (inherited) child.mappings.set(inherited.region, inherited);
   }
   world.processes.set(childName, child);
+  if (world.cgroup?.members.has(parent.name)) world.cgroup.members.add(childName);
   return admitted;
 }
 
