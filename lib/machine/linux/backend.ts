@@ -78,6 +78,11 @@ export class LinuxBackend implements Backend {
     return this.#tracked(process).process.pid;
   }
 
+  /** Processes that the OOM killer has ended in the cgroup of the machine, as the program meant it. */
+  get oomKills(): number {
+    return this.#tree?.kills ?? 0;
+  }
+
   async close(): Promise<void> {
     for (const object of this.#objects.values()) object.close();
     // Children before their parents, so that each is waited for by its own.

@@ -22,10 +22,16 @@ export class LimitedTree {
   readonly #pageSize: number;
   readonly #members = new Map<string, ForkedProcess>();
   #memoryIsLimited = false;
+  #kills = 0;
 
   constructor(cgroup: LimitedCgroup, pageSize: number) {
     this.#cgroup = cgroup;
     this.#pageSize = pageSize;
+  }
+
+  /** OOM kills in it so far. */
+  get kills(): number {
+    return this.#kills;
   }
 
   limit({ memoryMaxBytes, pidsMax }: StepOf<'cgroup'>): void {
@@ -59,6 +65,7 @@ export class LimitedTree {
   /** The outcome of the step, with who was killed in it: each of them has ended when this resolves. */
   async settle(watch: Watch, outcome: Outcome): Promise<Outcome> {
     const kills = this.#cgroup.oomKills() - watch.kills;
+    this.#kills += kills;
     const dead = await awaitKilled(watch.living, kills);
     const killed = dead.filter((name) => name !== watch.name);
     const settled: Outcome = { ...outcome, memory: watch.reading };

@@ -24,7 +24,7 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
   }
 
   disturbances(): string[] {
-    return disturbances(this.#before, readVmstat());
+    return disturbances(this.#before, readVmstat(), { oom_kill: this.#linux.oomKills });
   }
 
   pidOf(process: { name: string }): number {
