@@ -28,7 +28,7 @@ const params = {
     choices: ['bystander', 'parent', 'writer'],
     describe: 'who has extra memory: the last child, the parent, or each child as it starts to write',
   },
-  extra: { type: 'size', default: 32 * MIB, min: 0, max: 2 ** 44, describe: 'how much more the largest has' },
+  extra: { type: 'size', default: 64 * MIB, min: 0, max: 2 ** 44, describe: 'how much more the largest has' },
   limit: {
     type: 'size',
     default: 0,

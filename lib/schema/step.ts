@@ -199,6 +199,8 @@ export type CommitReading = Type.Static<typeof CommitReadingSchema>;
 export const MemoryReadingSchema = Type.Object({
   /** memory.current (v1: memory.usage_in_bytes) right before the step. The model says here what it expects. */
   usagePages: FigureSchema,
+  /** Whoever of the others is killed runs before the process whose step it is, and so gives its memory back at once. */
+  victimsFirst: Type.Boolean(),
   /** By which the OOM killer chooses, as it was right before the step, of each process of the cgroup. */
   processes: Type.Array(Type.Object({ process: ProcessName, residentPages: PageCount, pageTablePages: PageCount })),
 });

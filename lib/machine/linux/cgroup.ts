@@ -59,7 +59,8 @@ export class LimitedTree {
     const processes = living.map(([name, { pid }]) => ({ process: name, ...this.#size(pid) }));
     const usagePages = this.#cgroup.usedBytes() / this.#pageSize;
     const kills = this.#cgroup.oomKills();
-    return { reading: { usagePages, processes }, kills, name: step.process, minorFaults, living };
+    const victimsFirst = preferOthers(living, step.process, true);
+    return { reading: { usagePages, processes, victimsFirst }, kills, name: step.process, minorFaults, living };
   }
 
   /** The outcome of the step, with who was killed in it: each of them has ended when this resolves. */
@@ -67,6 +68,7 @@ export class LimitedTree {
     const kills = this.#cgroup.oomKills() - watch.kills;
     this.#kills += kills;
     const dead = await awaitKilled(watch.living, kills);
+    preferOthers(watch.living, watch.name, false);
     const killed = dead.filter((name) => name !== watch.name);
     const settled: Outcome = { ...outcome, memory: watch.reading };
     if (killed.length > 0) settled.killed = killed;
@@ -80,6 +82,18 @@ export class LimitedTree {
     const tablesKb = readStatus(pid).fieldsKb['VmPTE'] ?? 0;
     return { residentPages: readStatm(pid).residentPages, pageTablePages: (tablesKb * 1024) / this.#pageSize };
   }
+}
+
+/**
+ * One that is killed must give its memory back before the one that needs it asks again. They take turns on one CPU, and
+ * when the end of the first is interrupted between being done in the eyes of the OOM killer and giving its pages back
+ * [exit_mmap: MMF_OOM_SKIP is set before tlb_finish_mmu], a second one is killed for nothing. So the others, which are
+ * all parked, go before it once they wake.
+ * @returns Whether that could be had.
+ */
+function preferOthers(living: Watch['living'], name: string, preferred: boolean): boolean {
+  const others = living.filter(([other, { status }]) => other !== name && !status);
+  return others.map(([, process]) => process.prefer(preferred)).every((done) => done);
 }
 
 /** The names of those that were killed, once there are as many of them as the kernel has counted. */

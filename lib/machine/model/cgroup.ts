@@ -38,6 +38,9 @@ const PROCESS_PAGES = 160;
 /** Faults of a process beside those of the loop that writes: code and stack that are touched for the first time. */
 const COLD_FAULTS = 64;
 
+/** What exit_mmap() may hold back until after it has set MMF_OOM_SKIP: MAX_GATHER_BATCH_COUNT batches of pages. */
+const GATHERED_PAGES = 10_240;
+
 const WHY_USED =
   'the cgroup is charged kernel memory too, and up to 64 pages are charged in advance on each CPU (MEMCG_CHARGE_BATCH)';
 
@@ -246,9 +249,23 @@ class Reckoning {
       if (least <= limit) return this.follow(outcome, unsure ? WHY_NAMED : WHY_USED);
       const victim = this.victim(members, taken);
       if (!victim) return this.follow(outcome, WHY_TIE);
-      this.kill(victim);
+      const late = this.comesLate(used.max + copies + kernel - limit, () => {
+        this.kill(victim);
+      });
       if (victim === this.process) return this.endOf(step, taken);
+      if (late) return this.follow(outcome, WHY_LATE);
     }
+  }
+
+  /**
+   * Whether the process may need more than a victim has surely given back by the time that the OOM killer would take
+   * another: what is still gathered then is freed later, and nothing waits for it.
+   */
+  private comesLate(needed: number, kill: () => void): boolean {
+    const before = this.growth();
+    kill();
+    if (this.before.reading?.victimsFirst === true) return false;
+    return needed > Math.max(0, before - this.growth() - GATHERED_PAGES);
   }
 
   private growth(): number {
@@ -307,5 +324,8 @@ class Reckoning {
 }
 
 const WHY_TIE = 'two processes are nearer in size than the counters that the OOM killer reads are exact to';
+const WHY_LATE =
+  'a second process may be killed before the memory of the first is back: exit_mmap() says that it is done (MMF_OOM_SKIP) ' +
+  'before it frees the last pages, and here nothing keeps the one that waits from running in between';
 const WHY_NAMED = 'pages of a memfd or file are charged to the cgroup of whoever touched them first';
 const WHY_COLD = 'code and stack that are used for the first time cost faults too';
