@@ -47,6 +47,9 @@ function extraOf(values: Params, index: number): number {
   return values.largest === 'bystander' && index === values.children - 1 ? values.extra : 0;
 }
 
+/** Kernel memory of one process (page tables, stack) and the pages of stack and libraries that it copies, about. */
+const PAGES_PER_PROCESS = 64;
+
 /** memory.max in bytes: so that the limit is reached half-way through a share, half-way through a child's copies. */
 function limitOf(values: Params, pageSize: number): number {
   if (values.limit > 0) return values.limit;
@@ -56,7 +59,8 @@ function limitOf(values: Params, pageSize: number): number {
     if (values.largest === 'bystander' || index <= writer) extras += extraOf(values, index);
   }
   const copies = (writer + 0.5 + 0.5 / values.steps) * values.size;
-  return Math.ceil((values.size + extras + copies) / pageSize) * pageSize;
+  const processes = (values.children + 1) * PAGES_PER_PROCESS * pageSize;
+  return Math.ceil((values.size + extras + copies + processes) / pageSize) * pageSize;
 }
 
 /** Names of people for the names of processes: 'parent', 'child 2'. */

@@ -78,7 +78,9 @@ function lineagesOf(members: readonly ModelProcess[]): { own: Set<Lineage>; name
   return { own, named };
 }
 
-function framesOf(members: readonly ModelProcess[]): number {
+/** Pages that are charged for the memory of members. */
+function framesOf(world: World, members: readonly ModelProcess[]): number {
+  if (world.mutation === 'copies-are-not-charged') return 0;
   let frames = 0;
   for (const lineage of lineagesOf(members).own) frames += lineage.frames();
   return frames;
@@ -121,7 +123,7 @@ function usedBefore(world: World, members: readonly ModelProcess[], reading: Mem
     const { max } = bounds(reading.usagePages);
     return { min: max - stock, max };
   }
-  const frames = framesOf(members);
+  const frames = framesOf(world, members);
   const overhead = members.map((member) => tablePages(world, residentPages(member)) + PROCESS_PAGES);
   return { min: frames, max: frames + stock + overhead.reduce((sum, pages) => sum + pages, 0) };
 }
@@ -185,7 +187,7 @@ function lookBefore(
   const members = livingMembers(world, cgroup);
   const used = usedBefore(world, members, reading);
   const kernel = kernelPages(world, process, step);
-  const frames = framesOf(members);
+  const frames = framesOf(world, members);
   const memory = reading ? { memory: { ...reading, usagePages: expectedUsage(world, cgroup, frames) } } : {};
   if (!reading || (step.op !== 'read' && step.op !== 'write')) cgroup.last = undefined;
   else cgroup.last = { usagePages: bounds(reading.usagePages).max, frames, kernelPages: kernel };
@@ -242,7 +244,7 @@ class Reckoning {
     for (;;) {
       const { limit, used, kernel } = this.before;
       const members = livingMembers(this.world, this.cgroup);
-      const copies = this.world.mutation === 'copies-are-not-charged' ? 0 : this.growth();
+      const copies = this.growth();
       const unsure = lineagesOf(members).named;
       if (used.max + copies + kernel <= limit) return this.outcomeOf(outcome);
       const least = used.min + (unsure ? Math.min(0, copies) : copies) - this.freedKernel;
@@ -269,7 +271,7 @@ class Reckoning {
   }
 
   private growth(): number {
-    return framesOf(livingMembers(this.world, this.cgroup)) - this.before.frames;
+    return framesOf(this.world, livingMembers(this.world, this.cgroup)) - this.before.frames;
   }
 
   /** How many pages the step could take before the first kill. */
