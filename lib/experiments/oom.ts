@@ -58,7 +58,7 @@ function limitOf(values: Params, pageSize: number): number {
   for (let index = 0; index < values.children; index++) {
     if (values.largest === 'bystander' || index <= writer) extras += extraOf(values, index);
   }
-  const copies = (writer + 0.5 + 0.5 / values.steps) * values.size;
+  const copies = (writer + (Math.floor(values.steps / 2) + 0.5) / values.steps) * values.size;
   const processes = (values.children + 1) * PAGES_PER_PROCESS * pageSize;
   return Math.ceil((values.size + extras + copies + processes) / pageSize) * pageSize;
 }
