@@ -58,6 +58,8 @@ export interface NativeAddon {
   sendCommand(fd: number, words: BigUint64Array, passedFd: number): void;
   /** For what fork() made. False while it lives; else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
   waitProcess(pid: number, into: Float64Array): boolean;
+  /** SCHED_FIFO, which runs before all ordinary processes, or SCHED_OTHER [sched_setscheduler(2)]. */
+  preferProcess(pid: number, preferred: boolean): void;
   createMemfd(pages: number): number;
   readPagemap(pid: number, address: bigint, pages: number, entries: BigUint64Array): void;
   readPageStates(

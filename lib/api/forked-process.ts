@@ -1,8 +1,7 @@
 /** fork() as in C, and the handle of what it made: a process in the native command loop. */
 import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ProcessEndedError } from '../errors.js';
-import type { SystemError } from '../errors.js';
+import { ProcessEndedError, SystemError } from '../errors.js';
 import { native, systemError } from '../native.js';
 import {
   MAX_REGION_PAGES,
@@ -238,6 +237,21 @@ export class ForkedProcess {
   /** @internal Stays on one CPU, and gives CAP_SYS_ADMIN up; so do the processes that it forks from now on. */
   async restrict(): Promise<void> {
     await this.#command({ op: Op.restrict, flags: RestrictFlag.oneCpu | RestrictFlag.dropAdmin });
+  }
+
+  /**
+   * @internal Lets it run before all ordinary processes, or as one of them.
+   * @returns Whether that was allowed (CAP_SYS_NICE).
+   */
+  prefer(preferred: boolean): boolean {
+    if (!this.#connection.isOpen) return false;
+    try {
+      native().preferProcess(this.pid, preferred);
+      return true;
+    } catch (error) {
+      if (error instanceof SystemError && ['EPERM', 'ESRCH'].includes(error.code)) return false;
+      throw error;
+    }
   }
 
   /** Without a child when the kernel refused it. */

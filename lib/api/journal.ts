@@ -3,7 +3,7 @@
  * before the first change and goes when all has been put back, so one that is found tells of a run whose restorer
  * was killed too.
  */
-import { readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { errnoCode, readHostFile } from '../proc/read.js';
@@ -44,17 +44,20 @@ export function readBootId(): string {
 }
 
 /** What a journal may ask for; it is data from a file, and root carries it out. */
-const RESTORABLE = [
-  /^\/proc\/sys\/vm\/(overcommit_(memory|ratio|kbytes)|admin_reserve_kbytes)$/,
-  /^\/sys\/fs\/cgroup(\/[^/]+)*\/cowlab-[0-9a-f-]+$/,
-];
+const SETTING = /^\/proc\/sys\/vm\/(overcommit_(memory|ratio|kbytes)|admin_reserve_kbytes)$/;
+/** Wherever cgroups are mounted; applyJournal asks whether it is one. */
+const OWN_CGROUP = /^(\/[^/]+)+\/cowlab-[0-9a-f-]+$/;
+const SUBTREE_CONTROL = /^(\/[^/]+)+\/cgroup\.subtree_control$/;
 
 function isStep(value: unknown): value is RestoreStep {
   if (typeof value !== 'object' || value === null) return false;
   const { action, path, value: written } = value as Record<string, unknown>;
   if (typeof path !== 'string' || path.split('/').includes('..')) return false;
-  if (!RESTORABLE.some((pattern) => pattern.test(path))) return false;
-  return action === 'remove' || (action === 'write' && typeof written === 'string' && /^\d{1,20}$/.test(written));
+  if (action === 'remove') return OWN_CGROUP.test(path);
+  if (action !== 'write' || typeof written !== 'string') return false;
+  return SETTING.test(path)
+    ? /^\d{1,20}$/.test(written)
+    : SUBTREE_CONTROL.test(path) && /^-(memory|pids|memory -pids)$/.test(written);
 }
 
 /** @throws TypeError that says what is wrong with the text. */
@@ -107,6 +110,9 @@ function restoreStep(step: RestoreStep, sameBoot: boolean): Restored {
   if (!sameBoot) return { step, result: 'not needed', detail: 'the machine has been booted since' };
   try {
     if (step.action === 'remove') {
+      if (existsSync(step.path) && !existsSync(join(step.path, 'cgroup.procs'))) {
+        return { step, result: 'failed', detail: 'it is not a cgroup' };
+      }
       rmdirSync(step.path);
       return { step, result: 'done', detail: 'removed' };
     }

@@ -13,6 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import net from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { errnoName, native } from '../native.js';
@@ -20,6 +21,8 @@ import { readMeminfo } from '../proc/meminfo.js';
 import { errnoCode } from '../proc/read.js';
 import { readSysctl } from '../proc/sysctl.js';
 import { formatBytes } from '../schema/units.js';
+import { plannedChanges } from './limited-cgroup.js';
+import type { CgroupPlan } from './limited-cgroup.js';
 import { applyJournal, journalPath, lockPath, readBootId, readJournal, stateDirectory } from './journal.js';
 import type { Journal, Restored, RestoreStep } from './journal.js';
 
@@ -61,6 +64,22 @@ export function restoreOvercommit(before: Required<OvercommitSettings>): Restore
   };
   const limit = [write('adminReserveKbytes'), write(before.kbytes ? 'kbytes' : 'ratio')];
   return before.mode === 2 ? [...limit, write('mode')] : [write('mode'), ...limit];
+}
+
+/** How a cgroup goes, once its processes have; then the controllers that were enabled for it. */
+function restoreCgroup(plan: CgroupPlan): RestoreStep[] {
+  const { directories, enabled } = plannedChanges(plan);
+  const writes = enabled.map(({ parent, controllers }): RestoreStep => {
+    const value = controllers.map((controller) => `-${controller}`).join(' ');
+    return { action: 'write', path: join(parent, 'cgroup.subtree_control'), value };
+  });
+  return [...directories.map((path): RestoreStep => ({ action: 'remove', path })), ...writes];
+}
+
+/** Whether a setting is as it should be after a write of `value`; `-memory` takes a word out of subtree_control. */
+export function isPutBack(found: string, value: string): boolean {
+  if (!value.startsWith('-')) return found === value;
+  return value.split(' ').every((word) => !found.split(' ').includes(word.slice(1)));
 }
 
 /** @throws FeatureUnavailableError where the settings may not be written. */
@@ -162,8 +181,8 @@ export function restoreLeftBehind(directory = stateDirectory()): Restored[] | un
 
 export interface PlannedChanges {
   overcommit?: boolean;
-  /** Directories of cgroups that will be made. */
-  cgroups?: readonly string[];
+  /** A cgroup that will be made. */
+  cgroup?: CgroupPlan;
   /** What for, for people who meet the lock. */
   purpose: string;
   /** Default {@link stateDirectory}; another in tests. */
@@ -194,7 +213,7 @@ export class SystemChanges {
    */
   static begin(planned: PlannedChanges): SystemChanges {
     const directory = planned.directory ?? stateDirectory();
-    const steps: RestoreStep[] = (planned.cgroups ?? []).map((path) => ({ action: 'remove', path }));
+    const steps: RestoreStep[] = planned.cgroup ? restoreCgroup(planned.cgroup) : [];
     if (planned.overcommit) for (const name of Object.values(SETTINGS)) requireWritable(settingPath(name));
     const lock = takeLock(directory, planned.purpose);
     try {
@@ -228,11 +247,17 @@ export class SystemChanges {
     }
   }
 
+  /** Whether vm.overcommit_* was planned, so that it will be put back. */
+  get allowsOvercommit(): boolean {
+    return this.#steps.some(({ path }) => path === settingPath(SETTINGS.mode));
+  }
+
   /**
    * @throws FeatureUnavailableError for a limit under which this very process would be refused memory.
    * @throws SystemError of write(2), such as EINVAL.
    */
   setOvercommit(settings: OvercommitSettings): void {
+    if (!this.allowsOvercommit) throw new TypeError('changing vm.overcommit_memory was not planned');
     if (this.#restored) throw new TypeError('the settings have been put back');
     if (settings.mode === 2) requireRoomToLive(settings);
     const { mode, ...limits } = settings;
@@ -271,7 +296,7 @@ export class SystemChanges {
     for (const step of this.#steps) {
       if (step.action !== 'write') continue;
       const found = readFileSync(step.path, 'utf8').trim();
-      if (found !== step.value) failures.push(`${step.path} is ${found}, and was ${step.value}`);
+      if (!isPutBack(found, step.value)) failures.push(`${step.path} is ${found}, and was ${step.value}`);
     }
     if (failures.length === 0) return;
     throw new Error(`not everything could be put back: ${failures.join('; ')}. Run \`cowlab doctor --restore\`.`);

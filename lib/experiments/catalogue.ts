@@ -2,8 +2,9 @@
 import { cowGrowth } from './cow-growth.js';
 import type { AnyExperiment } from './define.js';
 import { enomem } from './enomem.js';
+import { oom } from './oom.js';
 
-export const experiments: readonly AnyExperiment[] = [enomem, cowGrowth];
+export const experiments: readonly AnyExperiment[] = [enomem, cowGrowth, oom];
 
 export function findExperiment(name: string): AnyExperiment | undefined {
   return experiments.find((experiment) => experiment.name === name);

@@ -48,6 +48,7 @@ export function describeEnvironment(facts: HostFacts): Environment {
 /** What a change of the system is called. */
 export const CHANGES: Record<SystemChange, string> = {
   overcommit: 'vm.overcommit_memory and its limits',
+  cgroup: 'the cgroups (it makes one of its own)',
 };
 
 /** Why this host cannot run it now, or undefined. */

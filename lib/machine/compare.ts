@@ -71,7 +71,9 @@ function endName(outcome: Outcome): string {
 
 /** What a step did to the program: a name for each way it can come out, compared as a whole. */
 function resultName(outcome: Outcome): string {
-  return outcome.failure ? `${outcome.failure.syscall} ${outcome.failure.code}` : endName(outcome);
+  const killed = [...(outcome.killed ?? [])].sort();
+  const others = killed.length > 0 ? `, ${killed.join(' and ')} killed` : '';
+  return `${outcome.failure ? `${outcome.failure.syscall} ${outcome.failure.code}` : endName(outcome)}${others}`;
 }
 
 function stepName(step: Step, index: number): string {
@@ -121,6 +123,13 @@ function compareCommit(name: string, basis: Basis, expected: Outcome, measured: 
   return checks;
 }
 
+/** What is charged to the cgroup, and so whether each page that was copied is. */
+function compareMemory(name: string, basis: Basis, expected: Outcome, measured: Outcome): Check[] {
+  const [ours, theirs] = [expected.memory, measured.memory];
+  if (!ours || !theirs) return [];
+  return [check(`${name}: charged to the cgroup before it`, 'pages', basis, ours.usagePages, theirs.usagePages)];
+}
+
 function compareObservations(basis: Basis, expected: Outcome, measured: Outcome): Check[] {
   const [ours, theirs] = [expected.observation, measured.observation];
   if (!ours || !theirs) return [];
@@ -158,6 +167,7 @@ export function compareTraces(expected: Trace, measured: Trace, basis: Basis = '
     }
     checks.push(...compareOutcomes(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
     checks.push(...compareCommit(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
+    checks.push(...compareMemory(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
     checks.push(...compareObservations(basis, ours.outcome, theirs.outcome));
   }
   return checks;
@@ -181,6 +191,8 @@ function repeatableOutcome(recorded: Outcome, model: Outcome): Outcome {
   const { observation } = recorded;
   const result = { ...recorded };
   delete result.commit;
+  delete result.memory;
+  if (model.uncertain !== undefined) result.uncertain = model.uncertain;
   if (typeof model.minorFaults === 'object') result.minorFaults = model.minorFaults;
   if (!observation) return result;
   const processes = observation.processes.map(({ process, regions }) => {

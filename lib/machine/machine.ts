@@ -105,6 +105,11 @@ export interface Process {
   /** Rejects with a SystemError if the kernel refuses. */
   fork(): Promise<Process>;
   tryFork(): Promise<Process | ForkRefusal>;
+  /**
+   * Moves into the cgroup of machine.limitCgroup; so its children will be born there. It must not be the root, which
+   * has to outlive the others, and have no regions yet, whose pages would stay charged where they are.
+   */
+  joinCgroup(): Promise<void>;
   exit(code?: number): Promise<ExitStatus>;
   kill(signal?: NodeJS.Signals): Promise<ExitStatus>;
 }
@@ -123,8 +128,16 @@ export interface OvercommitSpec {
   adminReserveBytes?: number;
 }
 
+/** Limits of a cgroup. Give one or both. */
+export interface CgroupSpec {
+  /** memory.max (v1: memory.limit_in_bytes, and as much with swap): a multiple of the page size. */
+  memoryMaxBytes?: number;
+  /** pids.max: how many tasks it may have. */
+  pidsMax?: number;
+}
+
 /** What a Machine on the kernel may change of the system, which is put back when it is closed or dies. */
-export type SystemChange = 'overcommit';
+export type SystemChange = 'overcommit' | 'cgroup';
 
 export interface Machine extends AsyncDisposable {
   readonly facts: HostFacts;
@@ -141,6 +154,12 @@ export interface Machine extends AsyncDisposable {
   setOvercommit(spec: OvercommitSpec): Promise<void>;
   /** The memory of the whole system as it is now. */
   readMemory(): Promise<SystemMemory>;
+  /**
+   * Makes a cgroup with limits, once a machine; processes come into it by joinCgroup. One that the OOM killer ends there
+   * is not alive after the step in which that happens.
+   * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed.
+   */
+  limitCgroup(spec: CgroupSpec): Promise<void>;
   /** A barrier: every process is parked while all are observed. */
   observe(label: string): Promise<Observation>;
   close(): Promise<void>;

@@ -22,10 +22,12 @@ import { PageSet } from '../schema/page-set.js';
 import { selectedRuns } from '../schema/selection.js';
 import type { PageRun } from '../schema/selection.js';
 import type { Advice, ExitStatus, Failure, Observation, Outcome, Protection, Step, Trace } from '../schema/step.js';
+import { CgroupProgress, requireCgroup } from './cgroup.js';
 import { requireOvercommit } from './overcommit.js';
 import type {
   Access,
   Backend,
+  CgroupSpec,
   ForkRefusal,
   Machine,
   MapSpec,
@@ -167,7 +169,17 @@ class ProgramProcess implements Process {
       const outcome = await this.machine.attempt({ op: 'fork', process: this.name, child });
       if (outcome.failure) return { refused: outcome.failure };
       this.#children++;
+      this.machine.cgroup.forked(this.name, child);
       return this.machine.addProcess(new ProgramProcess(this.machine, child, this.#inheritance()));
+    });
+  }
+
+  joinCgroup(): Promise<void> {
+    return this.machine.inTurn(async () => {
+      this.#requireLiving();
+      this.machine.cgroup.requireMayJoin(this);
+      await this.machine.performNow({ op: 'join', process: this.name });
+      this.machine.cgroup.join(this.name);
     });
   }
 
@@ -249,6 +261,8 @@ class ProgramProcess implements Process {
 
 export class ProgramMachine implements Machine {
   readonly root: Process;
+  /** @internal */
+  readonly cgroup = new CgroupProgress();
   readonly #backend: Backend;
   readonly #processes: ProgramProcess[] = [];
   readonly #regions = new Map<string, Region>();
@@ -290,6 +304,14 @@ export class ProgramMachine implements Machine {
     return this.inTurn(() => Promise.resolve(this.#backend.readMemory()));
   }
 
+  limitCgroup(spec: CgroupSpec): Promise<void> {
+    return this.inTurn(async () => {
+      this.cgroup.requireUnlimited();
+      await this.performNow({ op: 'cgroup', ...requireCgroup(spec, this.facts) });
+      this.cgroup.limit();
+    });
+  }
+
   async observe(label: string): Promise<Observation> {
     if (typeof label !== 'string') throw new TypeError('label must be a string');
     const { observation } = await this.perform({ op: 'observe', label });
@@ -323,10 +345,8 @@ export class ProgramMachine implements Machine {
   async attempt(step: Step): Promise<Outcome> {
     const outcome = await this.#backend.execute(step);
     this.#trace.push({ step, outcome });
-    if (outcome.ended && 'process' in step) {
-      const process = this.#processes.find(({ name }) => name === step.process);
-      if (process) process.ended = outcome.ended;
-    }
+    if (outcome.ended && 'process' in step) this.#markEnded(step.process, outcome.ended);
+    for (const name of outcome.killed ?? []) this.#markEnded(name, { signal: 'SIGKILL' });
     return outcome;
   }
 
@@ -373,6 +393,11 @@ export class ProgramMachine implements Machine {
   nameOf(region: Region): string {
     if (this.#regions.get(region.name) !== region) throw new TypeError('region is not a region of this machine');
     return region.name;
+  }
+
+  #markEnded(name: string, status: ExitStatus): void {
+    const process = this.#processes.find((one) => one.name === name);
+    if (process) process.ended = status;
   }
 
   #createObject(backing: 'memfd' | 'file', pages: number): Promise<MemoryObject> {

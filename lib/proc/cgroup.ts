@@ -122,7 +122,7 @@ function readHits(directory: string, [file, key]: Files['hits']): number | undef
 }
 
 /** From the process's own cgroup up to the root of the mount. */
-function* upwards(mountPoint: string, relative: string): Generator<string> {
+export function* upwards(mountPoint: string, relative: string): Generator<string> {
   const parts = relative.split('/').filter(Boolean);
   for (let depth = parts.length; depth >= 0; depth--) yield join(mountPoint, ...parts.slice(0, depth));
 }
@@ -135,39 +135,68 @@ function below(mount: Mount, path: string): string | undefined {
   return undefined;
 }
 
-const NONE: CgroupLimits = { version: 'none', directory: undefined, limits: [] };
+/** Where a controller's cgroup of a process is, as far as it can be seen from here. */
+export interface CgroupPosition {
+  version: 'v1' | 'v2';
+  mount: Mount;
+  mountPoint: string;
+  /** Path of the cgroup below the mount point. */
+  relative: string;
+  /** Directory of the cgroup. */
+  directory: string;
+}
 
-function limitsOf(
+/** A controller is in the one v1 hierarchy that it is bound to, or else in v2. Undefined when that is not mounted. */
+export function positionOf(
   entries: readonly CgroupEntry[],
   mounts: readonly Mount[],
   controller: string,
-  files: { v1: Files; v2: Files | undefined },
-  fsRoot: string,
-): CgroupLimits {
+  fsRoot = '/',
+): CgroupPosition | undefined {
   const v1 = entries.find((entry) => entry.controllers.includes(controller));
   const entry = v1 ?? entries.find(({ hierarchy }) => hierarchy === 0);
-  const wanted = v1 ? files.v1 : files.v2;
-  if (!entry || !wanted) return NONE;
+  if (!entry) return undefined;
   for (const mount of mounts) {
     const fits = v1 ? mount.fsType === 'cgroup' && mount.superOptions.includes(controller) : mount.fsType === 'cgroup2';
     const relative = fits ? below(mount, entry.path) : undefined;
     if (relative === undefined) continue;
     const mountPoint = join(fsRoot, mount.mountPoint);
-    const own = join(mountPoint, relative);
-    if (!existsSync(own)) continue;
-    // A v2 leaf need not have the controller itself: the limit of an ancestor that has it holds all the same.
-    const offered = (readIfThere(join(mountPoint, 'cgroup.controllers')) ?? '').split(' ');
-    if (!v1 && !offered.includes(controller)) return NONE;
-    const limits: CgroupLimit[] = [];
-    for (const directory of upwards(mountPoint, relative)) {
-      const limit = readNumberIfThere(join(directory, wanted.limit));
-      if (limit === undefined || limit === Infinity || limit >= V1_NO_LIMIT) continue;
-      const used = readNumberIfThere(join(directory, wanted.used));
-      limits.push({ directory, limit, used, hits: readHits(directory, wanted.hits) });
-    }
-    return { version: v1 ? 'v1' : 'v2', directory: own, limits };
+    const directory = join(mountPoint, relative);
+    if (!existsSync(directory)) continue;
+    return { version: v1 ? 'v1' : 'v2', mount, mountPoint, relative, directory };
   }
-  return NONE;
+  return undefined;
+}
+
+const NONE: CgroupLimits = { version: 'none', directory: undefined, limits: [] };
+
+function limitsOf(
+  position: CgroupPosition | undefined,
+  controller: string,
+  files: { v1: Files; v2: Files | undefined },
+): CgroupLimits {
+  if (!position) return NONE;
+  const { version, mountPoint, relative, directory: own } = position;
+  const wanted = files[version];
+  if (!wanted) return NONE;
+  // A v2 leaf need not have the controller itself: the limit of an ancestor that has it holds all the same.
+  const offered = (readIfThere(join(mountPoint, 'cgroup.controllers')) ?? '').split(' ');
+  if (version === 'v2' && !offered.includes(controller)) return NONE;
+  const limits: CgroupLimit[] = [];
+  for (const directory of upwards(mountPoint, relative)) {
+    const limit = readNumberIfThere(join(directory, wanted.limit));
+    if (limit === undefined || limit === Infinity || limit >= V1_NO_LIMIT) continue;
+    const used = readNumberIfThere(join(directory, wanted.used));
+    limits.push({ directory, limit, used, hits: readHits(directory, wanted.hits) });
+  }
+  return { version, directory: own, limits };
+}
+
+/** The cgroups of a process, and the mounts of cgroup file systems among others. */
+export function readMembership(pid: Pid, procRoot: string = PROC_ROOT): { entries: CgroupEntry[]; mounts: Mount[] } {
+  const entries = parseCgroup(readPidFile(pid, 'cgroup', procRoot), join(procRoot, String(pid), 'cgroup'));
+  const mountinfo = join(procRoot, 'self/mountinfo');
+  return { entries, mounts: parseMountinfo(readIfThere(mountinfo) ?? '', mountinfo) };
 }
 
 /**
@@ -176,13 +205,12 @@ function limitsOf(
  * @throws SystemError ESRCH: there is no such process; ProcFormatError for a file of an unknown form.
  */
 export function readCgroups(pid: Pid, procRoot: string = PROC_ROOT, fsRoot = '/'): ProcessCgroups {
-  const entries = parseCgroup(readPidFile(pid, 'cgroup', procRoot), join(procRoot, String(pid), 'cgroup'));
-  const mountinfo = join(procRoot, 'self/mountinfo');
-  const mounts = parseMountinfo(readIfThere(mountinfo) ?? '', mountinfo);
+  const { entries, mounts } = readMembership(pid, procRoot);
+  const memory = positionOf(entries, mounts, 'memory', fsRoot);
   return {
-    pids: limitsOf(entries, mounts, 'pids', { v1: PIDS, v2: PIDS }, fsRoot),
-    memory: limitsOf(entries, mounts, 'memory', { v1: MEMORY_V1, v2: MEMORY_V2 }, fsRoot),
-    kernelMemory: limitsOf(entries, mounts, 'memory', { v1: KMEM_V1, v2: undefined }, fsRoot),
+    pids: limitsOf(positionOf(entries, mounts, 'pids', fsRoot), 'pids', { v1: PIDS, v2: PIDS }),
+    memory: limitsOf(memory, 'memory', { v1: MEMORY_V1, v2: MEMORY_V2 }),
+    kernelMemory: limitsOf(memory, 'memory', { v1: KMEM_V1, v2: undefined }),
   };
 }
 

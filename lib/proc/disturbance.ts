@@ -9,10 +9,13 @@ const DISTURBING: Record<string, string> = {
   oom_kill: 'the OOM killer ended a process',
 };
 
-/** What happened between two readings, a phrase each; nothing for a quiet machine. */
-export function disturbances(before: Vmstat, after: Vmstat): string[] {
+/**
+ * What happened between two readings, a phrase each; nothing for a quiet machine.
+ * @param own What was ourselves and meant to be, by the counter.
+ */
+export function disturbances(before: Vmstat, after: Vmstat, own: Vmstat = {}): string[] {
   return Object.entries(DISTURBING).flatMap(([counter, phrase]) => {
-    const grown = (after[counter] ?? 0) - (before[counter] ?? 0);
+    const grown = (after[counter] ?? 0) - (before[counter] ?? 0) - (own[counter] ?? 0);
     return grown > 0 ? [`${phrase} (${counter} +${String(grown)})`] : [];
   });
 }

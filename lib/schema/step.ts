@@ -76,6 +76,14 @@ export const StepSchema = Type.Union([
     ratio: Type.Optional(Type.Integer({ minimum: 0 })),
     adminReserveKbytes: Type.Optional(Type.Integer({ minimum: 0 })),
   }),
+  /** Limits of a cgroup that the machine makes for its processes: memory.max and pids.max. */
+  Type.Object({
+    op: Type.Literal('cgroup'),
+    memoryMaxBytes: Type.Optional(Type.Integer({ minimum: 4096 })),
+    pidsMax: Type.Optional(Type.Integer({ minimum: 1 })),
+  }),
+  /** The process moves into that cgroup; those it forks from then on are born there. */
+  Type.Object({ op: Type.Literal('join'), process: ProcessName }),
   /** The process leaves by _exit(code). */
   Type.Object({ op: Type.Literal('exit'), process: ProcessName, code: Type.Integer({ minimum: 0, maximum: 255 }) }),
   Type.Object({ op: Type.Literal('kill'), process: ProcessName, signal: Type.String({ pattern: '^SIG[A-Z0-9]+$' }) }),
@@ -183,6 +191,21 @@ export const CommitReadingSchema = Type.Object({
 });
 export type CommitReading = Type.Static<typeof CommitReadingSchema>;
 
+/**
+ * What a step of a process in a cgroup with a memory limit started from. Kernel memory (page tables, stacks, slab) is
+ * charged to the cgroup too, and no model can know it; so a replay takes from here what is used and how large each
+ * process is, and predicts what the step adds.
+ */
+export const MemoryReadingSchema = Type.Object({
+  /** memory.current (v1: memory.usage_in_bytes) right before the step. The model says here what it expects. */
+  usagePages: FigureSchema,
+  /** Whoever of the others is killed runs before the process whose step it is, and so gives its memory back at once. */
+  victimsFirst: Type.Boolean(),
+  /** By which the OOM killer chooses, as it was right before the step, of each process of the cgroup. */
+  processes: Type.Array(Type.Object({ process: ProcessName, residentPages: PageCount, pageTablePages: PageCount })),
+});
+export type MemoryReading = Type.Static<typeof MemoryReadingSchema>;
+
 export const OutcomeSchema = Type.Object({
   /** The system call was refused and nothing changed. */
   failure: Type.Optional(FailureSchema),
@@ -201,6 +224,10 @@ export const OutcomeSchema = Type.Object({
   /** CommitLimit and Committed_AS after vm.overcommit_memory was set. */
   commitLimitPages: Type.Optional(FigureSchema),
   committedPages: Type.Optional(PageCount),
+  /** Of a step of a process in a cgroup with a memory limit. */
+  memory: Type.Optional(MemoryReadingSchema),
+  /** Processes that the OOM killer ended in this step, beside the one whose step it is. */
+  killed: Type.Optional(Type.Array(ProcessName)),
 });
 export type Outcome = Type.Static<typeof OutcomeSchema>;
 

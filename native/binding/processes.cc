@@ -10,6 +10,7 @@
 #include "../core/access.h"
 #include "../core/command.h"
 #include "../core/process.h"
+#include "../core/restrict.h"
 #include "arguments.h"
 #include "parts.h"
 
@@ -101,6 +102,16 @@ Napi::Value wait_without_blocking(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(env, true);
 }
 
+// preferProcess(pid, preferred): to run before all ordinary processes, or as one of them.
+Napi::Value prefer_process_for_javascript(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const pid_t pid = pid_argument(info, 0);
+  if (!info[1].IsBoolean()) throw_type_error(env, "preferred must be true or false");
+  const int error = prefer_process(pid, info[1].As<Napi::Boolean>().Value());
+  if (error != 0) throw_failure(env, Failure{error, "sched_setscheduler"});
+  return env.Undefined();
+}
+
 // createMemfd(pages): a memfd of that size, one hole, that can be written but never shrunk.
 Napi::Value create_memfd(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -123,6 +134,7 @@ void export_processes(Napi::Env env, Napi::Object exports) {
   exports.Set("openChannel", Napi::Function::New(env, open_channel_pair));
   exports.Set("sendCommand", Napi::Function::New(env, send_command));
   exports.Set("waitProcess", Napi::Function::New(env, wait_without_blocking));
+  exports.Set("preferProcess", Napi::Function::New(env, prefer_process_for_javascript));
   exports.Set("createMemfd", Napi::Function::New(env, create_memfd));
 }
 

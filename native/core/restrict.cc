@@ -23,6 +23,12 @@ int stay_on_one_cpu() {
   return syscall(SYS_sched_setaffinity, 0, sizeof(mask), mask) < 0 ? errno : 0;
 }
 
+int prefer_process(int pid, bool preferred) {
+  const sched_param parameter{preferred ? 1 : 0};
+  const int policy = preferred ? SCHED_FIFO : SCHED_OTHER;
+  return sched_setscheduler(pid, policy, &parameter) == 0 ? 0 : errno;
+}
+
 int drop_cap_sys_admin() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2]{};

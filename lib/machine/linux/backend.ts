@@ -5,6 +5,7 @@ import type { FileObject } from '../../api/file-object.js';
 import { fork } from '../../api/forked-process.js';
 import type { ForkedProcess, ForkedRegion, Placement } from '../../api/forked-process.js';
 import type { EndingSignal } from '../../api/exit-status.js';
+import type { LimitedCgroup } from '../../api/limited-cgroup.js';
 import type { SystemChanges } from '../../api/system-changes.js';
 import { readCommit, readHostFacts } from '../../proc/host.js';
 import { commitFigures, readMeminfo } from '../../proc/meminfo.js';
@@ -12,7 +13,8 @@ import { isChargedAtFork, readSmaps, vmaPages } from '../../proc/smaps.js';
 import { readStatm } from '../../proc/stat.js';
 import type { HostFacts } from '../../schema/facts.js';
 import type { CommitReading, Outcome, Step, StepOf } from '../../schema/step.js';
-import type { Backend, SystemMemory } from '../machine.js';
+import type { Backend, SystemChange, SystemMemory } from '../machine.js';
+import { LimitedTree } from './cgroup.js';
 import { observeProcess } from './observe.js';
 import { explainRefusal } from './predict.js';
 
@@ -26,14 +28,16 @@ export class LinuxBackend implements Backend {
   readonly #processes = new Map<string, Tracked>();
   readonly #objects = new Map<string, FileObject>();
   readonly #changes: SystemChanges | undefined;
+  readonly #tree: LimitedTree | undefined;
   /** The facts as they are now: the program may have set vm.overcommit_memory. */
   #factsNow: HostFacts;
 
-  private constructor(root: ForkedProcess, facts: HostFacts, changes: SystemChanges | undefined) {
+  private constructor(root: ForkedProcess, facts: HostFacts, changes?: SystemChanges, cgroup?: LimitedCgroup) {
     this.#processes.set('root', { process: root, regions: new Map() });
     this.facts = facts;
     this.#factsNow = facts;
     this.#changes = changes;
+    this.#tree = cgroup ? new LimitedTree(cgroup, facts.pageSizeBytes) : undefined;
   }
 
   /**
@@ -41,12 +45,13 @@ export class LinuxBackend implements Backend {
    * @param changes What the program may change of the system; put back by close(). Its root stays on one CPU then, and
    * gives CAP_SYS_ADMIN up: so that the reserve for the administrator is left to Node, which must not run out of memory
    * while its processes bring the system to the limit.
+   * @param cgroup One that may be made, and whose removal is among the changes.
    */
-  static async open(changes?: SystemChanges): Promise<LinuxBackend> {
+  static async open(changes?: SystemChanges, cgroup?: LimitedCgroup): Promise<LinuxBackend> {
     const root = fork();
     try {
       if (changes) await root.restrict();
-      return new LinuxBackend(root, readHostFacts(root.pid), changes);
+      return new LinuxBackend(root, readHostFacts(root.pid), changes, cgroup);
     } catch (error) {
       await root.close();
       throw error;
@@ -54,6 +59,12 @@ export class LinuxBackend implements Backend {
   }
 
   async execute(step: Step): Promise<Outcome> {
+    const watch = this.#tree?.watch(step);
+    const outcome = await this.#attempt(step);
+    return watch && this.#tree ? this.#tree.settle(watch, outcome) : outcome;
+  }
+
+  async #attempt(step: Step): Promise<Outcome> {
     try {
       return await this.#carryOut(step);
     } catch (error) {
@@ -71,6 +82,11 @@ export class LinuxBackend implements Backend {
   /** The pid of a process of the machine, for readers outside it. */
   pidOf(process: string): number {
     return this.#tracked(process).process.pid;
+  }
+
+  /** Processes that the OOM killer has ended in the cgroup of the machine, as the program meant it. */
+  get oomKills(): number {
+    return this.#tree?.kills ?? 0;
   }
 
   async close(): Promise<void> {
@@ -139,6 +155,12 @@ export class LinuxBackend implements Backend {
         return { ended: await this.#tracked(step.process).process.kill(step.signal as EndingSignal) };
       case 'overcommit':
         return this.#setOvercommit(step);
+      case 'cgroup':
+        requireAllowed(this.#tree, 'A cgroup', 'cgroup').limit(step);
+        return {};
+      case 'join':
+        requireAllowed(this.#tree, 'A cgroup', 'cgroup').join(step.process, this.#tracked(step.process).process);
+        return {};
       case 'observe':
         return { observation: { label: step.label, processes: await this.#observeAll() } };
     }
@@ -160,14 +182,13 @@ export class LinuxBackend implements Backend {
   }
 
   #setOvercommit({ mode, kbytes, ratio, adminReserveKbytes }: StepOf<'overcommit'>): Outcome {
-    if (!this.#changes) {
-      throw new FeatureUnavailableError(
-        'Setting vm.overcommit_memory',
-        'this machine was opened without leave to change the system',
-        "Open it with openMachine({ allow: ['overcommit'] }), or run with --allow-system-changes.",
-      );
-    }
-    this.#changes.setOvercommit({ mode, kbytes, ratio, adminReserveKbytes });
+    const allowed = this.#changes?.allowsOvercommit ? this.#changes : undefined;
+    requireAllowed(allowed, 'Setting vm.overcommit_memory', 'overcommit').setOvercommit({
+      mode,
+      kbytes,
+      ratio,
+      adminReserveKbytes,
+    });
     const { commitLimitPages, committedPages, adminReservePages } = readCommit();
     this.#factsNow = { ...this.#factsNow, overcommitMode: mode, commitLimitPages, adminReservePages };
     return { commitLimitPages, committedPages };
@@ -184,6 +205,7 @@ export class LinuxBackend implements Backend {
       return { failure: explainRefusal(process.pid, outcome.code, facts, commit), ...reading };
     }
     this.#processes.set(step.child, { process: outcome, regions: new Map(regions) });
+    this.#tree?.forked(step.process, step.child, outcome);
     return { elapsedNs: outcome.forkNs, ...reading };
   }
 
@@ -195,7 +217,7 @@ export class LinuxBackend implements Backend {
     const { sizePages } = readStatm(process.pid);
     // Before Linux 5.9 nothing adds the parts of the counter up (commit 56f3547bfa4d).
     const [major, minor] = this.facts.kernelVersion;
-    const folded = this.#changes !== undefined && (major > 5 || (major === 5 && minor >= 9));
+    const folded = this.#changes?.allowsOvercommit === true && (major > 5 || (major === 5 && minor >= 9));
     const { outcome, committedBeforeKb, committedAfterKb } = await process.forkCounted(folded);
     const toPages = (kb: number): number => Math.floor((kb * 1024) / pageSize);
     const committedPages = toPages(committedBeforeKb);
@@ -219,6 +241,15 @@ export class LinuxBackend implements Backend {
     }
     return observed;
   }
+}
+
+function requireAllowed<T>(means: T | undefined, what: string, change: SystemChange): T {
+  if (means !== undefined) return means;
+  throw new FeatureUnavailableError(
+    what,
+    'this machine was opened without leave to change the system',
+    `Open it with openMachine({ allow: ['${change}'] }), or run with --allow-system-changes.`,
+  );
 }
 
 async function forkOrRefusal(process: ForkedProcess): Promise<ForkedProcess | SystemError> {

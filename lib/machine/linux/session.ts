@@ -1,4 +1,5 @@
 /** A Machine on the kernel, watched: what disturbed it is known at the end. */
+import { LimitedCgroup, planCgroup, requireSomePlace } from '../../api/limited-cgroup.js';
 import { SystemChanges } from '../../api/system-changes.js';
 import { disturbances } from '../../proc/disturbance.js';
 import { readVmstat } from '../../proc/vmstat.js';
@@ -23,7 +24,7 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
   }
 
   disturbances(): string[] {
-    return disturbances(this.#before, readVmstat());
+    return disturbances(this.#before, readVmstat(), { oom_kill: this.#linux.oomKills });
   }
 
   pidOf(process: { name: string }): number {
@@ -32,7 +33,10 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
 }
 
 export interface OpenOptions {
-  /** What the program may change of the system, for which one must be root. Default: nothing. */
+  /**
+   * What the program may change of the system, for which one must be root (or, for 'cgroup', have a cgroup delegated).
+   * Default: nothing.
+   */
   allow?: readonly SystemChange[];
   /** What for, for people who find their system changed. Default 'a program'. */
   purpose?: string;
@@ -42,9 +46,15 @@ export interface OpenOptions {
 export async function openBackend({ allow = [], purpose = 'a program' }: OpenOptions = {}): Promise<LinuxBackend> {
   if (allow.length === 0) return LinuxBackend.open();
   // The restorer is there before anything else is forked or mapped.
-  const changes = SystemChanges.begin({ overcommit: allow.includes('overcommit'), purpose });
+  const plan = allow.includes('cgroup') ? planCgroup() : undefined;
+  if (plan) requireSomePlace(plan);
+  const changes = SystemChanges.begin({
+    overcommit: allow.includes('overcommit'),
+    ...(plan ? { cgroup: plan } : {}),
+    purpose,
+  });
   try {
-    return await LinuxBackend.open(changes);
+    return await LinuxBackend.open(changes, plan ? new LimitedCgroup(plan) : undefined);
   } catch (error) {
     await changes.restore();
     throw error;

@@ -3,6 +3,7 @@ import type { HostFacts } from '../../schema/facts.js';
 import type { Outcome, Step, Trace } from '../../schema/step.js';
 import type { Backend, SystemMemory } from '../machine.js';
 import { access } from './access.js';
+import { newCgroup, withinLimit } from './cgroup.js';
 import { committedPages, doubtAfterTouching, setOvercommit } from './commit.js';
 import { fork } from './fork.js';
 import { kernelRules } from './kernel-rules.js';
@@ -16,8 +17,8 @@ export interface ModelOptions {
   /** A wrong rule, for the test of the test. */
   mutation?: Mutation;
   /**
-   * A recording of the same program, of which only the readings of Committed_AS are used: what others on the machine
-   * have charged, no model can predict. They end where the program takes another way.
+   * A recording of the same program, of which only the readings of Committed_AS and of the memory of a cgroup are used:
+   * what others on the machine have charged, and what the kernel needs for itself, no model can predict. They end where the program takes another way.
    */
   readings?: Trace;
 }
@@ -34,7 +35,7 @@ const NOT_FATAL: ReadonlySet<string> = new Set([
   'SIGWINCH',
 ]);
 
-type ProcessStep = Exclude<Step, { op: 'create-object' | 'write-object' | 'overcommit' | 'observe' }>;
+type ProcessStep = Exclude<Step, { op: 'create-object' | 'write-object' | 'overcommit' | 'cgroup' | 'observe' }>;
 type RegionStep = Extract<ProcessStep, { region: string }>;
 
 export class ModelBackend implements Backend {
@@ -83,8 +84,12 @@ export class ModelBackend implements Backend {
   private nextReading(step: Step): Outcome | undefined {
     const next = this.readings[this.executed++];
     if (!next || JSON.stringify(next.step) !== JSON.stringify(step)) return undefined;
-    const { commit, committedPages } = next.outcome;
-    return { ...(commit ? { commit } : {}), ...(committedPages === undefined ? {} : { committedPages }) };
+    const { commit, committedPages, memory } = next.outcome;
+    return {
+      ...(commit ? { commit } : {}),
+      ...(committedPages === undefined ? {} : { committedPages }),
+      ...(memory ? { memory } : {}),
+    };
   }
 
   readMemory(): SystemMemory {
@@ -111,6 +116,9 @@ export class ModelBackend implements Backend {
         return writeObject(this.world, step);
       case 'overcommit':
         return setOvercommit(this.world, step, recorded);
+      case 'cgroup':
+        this.world.cgroup = newCgroup(step, this.facts.pageSizeBytes);
+        return {};
       case 'observe':
         return { observation: observe(this.world, step.label) };
       default:
@@ -121,11 +129,18 @@ export class ModelBackend implements Backend {
   private executeIn(step: ProcessStep, recorded: Outcome | undefined): Outcome {
     const process = this.world.processes.get(step.process);
     if (!process) return failed('ESRCH', step.op, `there is no process ${step.process}`);
+    return withinLimit(this.world, process, step, recorded, () => this.act(step, process, recorded));
+  }
+
+  private act(step: ProcessStep, process: ModelProcess, recorded: Outcome | undefined): Outcome {
     switch (step.op) {
       case 'map':
         return map(this.world, process, step, recorded);
       case 'fork':
         return fork(this.world, process, step.child, recorded);
+      case 'join':
+        this.world.cgroup?.members.add(process.name);
+        return {};
       case 'exit':
         endProcess(this.world, process);
         return { ended: { code: step.code } };

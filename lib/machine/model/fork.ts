@@ -1,13 +1,21 @@
 /** fork: which VMAs and which page table entries the child gets [dup_mmap, copy_page_range]. */
 import type { Outcome } from '../../schema/step.js';
+import { pidsRefusal } from './cgroup.js';
 import { chargeFork, GUARD_PAGES } from './commit.js';
 import { type Mapping, type ModelProcess, toObject, type World } from './process.js';
 import { copyPte } from './transitions.js';
 import type { Vma } from './vma.js';
 
 export function fork(world: World, parent: ModelProcess, childName: string, recorded?: Outcome): Outcome {
+  const before = world.chargedPages;
   const admitted = chargeFork(world, parent, recorded);
   if (admitted.failure) return admitted;
+  // copy_process() asks cgroup_can_fork() once the memory is copied, and gives all of it back if that refuses.
+  const refused = pidsRefusal(world, parent);
+  if (refused) {
+    world.chargedPages = before;
+    return refused;
+  }
   const { baseVmas, basePages } = parent;
   const child: ModelProcess = { name: childName, mappings: new Map(), baseVmas, basePages };
   for (const mapping of parent.mappings.values()) {
@@ -16,6 +24,7 @@ export function fork(world: World, parent: ModelProcess, childName: string, reco
     else child.basePages += GUARD_PAGES;
   }
   world.processes.set(childName, child);
+  if (world.cgroup?.members.has(parent.name)) world.cgroup.members.add(childName);
   return admitted;
 }
 

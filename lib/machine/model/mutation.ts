@@ -23,4 +23,14 @@ export const mutations = [
   'wipeonfork-is-not-inherited',
 ] as const;
 
-export type Mutation = (typeof mutations)[number];
+/** Wrong rules about cgroups with limits, which no random program meets: test/kernel/oom.test.ts does. */
+export const cgroupMutations = [
+  /** The OOM killer takes the process that needs memory, and not the largest. */
+  'oom-takes-the-writer',
+  /** Pages that are copied are not charged to the cgroup. */
+  'copies-are-not-charged',
+  /** pids.max allows one task more. */
+  'pids-max-is-off-by-one',
+] as const;
+
+export type Mutation = (typeof mutations)[number] | (typeof cgroupMutations)[number];

@@ -2,6 +2,7 @@
 import type { HostFacts } from '../../schema/facts.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Failure, Outcome, Sharing } from '../../schema/step.js';
+import type { ModelCgroup } from './cgroup.js';
 import type { KernelRules } from './kernel-rules.js';
 import type { Lineage } from './lineage.js';
 import { zap } from './transitions.js';
@@ -45,6 +46,7 @@ export interface World {
   lineages: Set<Lineage>;
   /** Growth of Committed_AS since the start. */
   chargedPages: number;
+  cgroup?: ModelCgroup;
 }
 
 /** Region pages as pages of the object. */
