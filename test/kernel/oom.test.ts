@@ -64,7 +64,7 @@ withMemory(`children that write what they were promised${because(noMemory)}`, ()
     const result = await run({ largest: 'writer', steps: 1 });
     expect(result.verdict).toBe('pass');
     const faults = result.checks.find(
-      ({ name, expected }) => name.endsWith("minor faults") && typeof expected === 'object',
+      ({ name, expected }) => name.endsWith('minor faults') && typeof expected === 'object',
     );
     expect(faults?.pass).toBe(true);
   });
