@@ -1,6 +1,7 @@
 /** `cowlab replay`: the steps of a saved result, once more, and what came out differently. */
 import { readFileSync } from 'node:fs';
 import { Value } from 'typebox/value';
+import { CHANGES } from '../experiments/run.js';
 import { compareTraces, repeatable } from '../machine/compare.js';
 import { FeatureUnavailableError } from '../errors.js';
 import { replayOnLinux, replayOnModel } from '../machine/open.js';
@@ -36,11 +37,12 @@ export interface ReplayFlags {
 
 /** What the recorded steps change of the system. @throws FeatureUnavailableError if that has not been allowed. */
 function changesOf({ experiment, trace }: ResultDocument, flags: ReplayFlags): OpenOptions {
-  if (!trace.some(({ step }) => step.op === 'overcommit')) return {};
-  if (flags.allowSystemChanges) return { allow: ['overcommit'], purpose: `cowlab replay of ${experiment}` };
+  const allow = (['overcommit', 'cgroup'] as const).filter((op) => trace.some(({ step }) => step.op === op));
+  if (allow.length === 0) return {};
+  if (flags.allowSystemChanges) return { allow, purpose: `cowlab replay of ${experiment}` };
   throw new FeatureUnavailableError(
     `A replay of ${experiment}`,
-    'its steps change vm.overcommit_memory for the whole system',
+    `its steps change ${allow.map((change) => CHANGES[change]).join(' and ')}`,
     'Allow that with --allow-system-changes, as root (it is put back), or replay it with --model.',
   );
 }
