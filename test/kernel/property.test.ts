@@ -1,9 +1,8 @@
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { createTemporaryFile } from '../../lib/api/file-object.js';
-import { FeatureUnavailableError } from '../../lib/errors.js';
 import { describeCheck } from '../../lib/machine/compare.js';
 import { mutations } from '../../lib/machine/model/mutation.js';
+import { whyNoFile } from './disk.js';
 import { compareWithModel, mismatchesOf, runOnKernel } from './property.js';
 import { programs } from './programs.js';
 
@@ -24,17 +23,6 @@ async function agreeOn(steps: Parameters<typeof compareWithModel>[0]): Promise<v
   recorded.push({ trace, facts, disturbed });
   if (mismatches.length === 0 || disturbed.length > 0) return;
   throw new Error(`${mismatches.slice(0, 8).map(describeCheck).join('\n')}\n\n${stepsOf(trace)}`);
-}
-
-/** Why this host has no file to map: in an initramfs nothing is on a disk. The programs then do without. */
-async function whyNoFile(): Promise<string | undefined> {
-  try {
-    (await createTemporaryFile(1)).close();
-    return undefined;
-  } catch (error) {
-    if (error instanceof FeatureUnavailableError) return error.message;
-    throw error;
-  }
 }
 
 if (process.env['COWLAB_SOAK'] === '1') {
