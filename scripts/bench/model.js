@@ -27,6 +27,7 @@ const FACTS = {
   swapTotalPages: 0,
   overcommitMode: 0,
   commitLimitPages: 8192 * PAGES_PER_MIB,
+  hugetlbPages: 0,
   committedPages: 1024 * PAGES_PER_MIB,
   adminReservePages: 2048,
   userReservePages: 32768,
