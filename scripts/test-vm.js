@@ -36,19 +36,17 @@ const VERSIONS = ['6.1', '6.12'];
 /** What must have run and passed in every run of all tests: nowhere else may it change the host's overcommit. */
 const REQUIRED = 'test/kernel/strict.test.ts';
 
-<<<<<<< HEAD
-/** Emulation is some ten times slower; these many programs take it a few minutes. */
-const PROGRAMS = process.env['COWLAB_PROGRAMS'] ?? '100';
-=======
 /** Emulation is some ten times slower; so many programs notice every wrong rule (property.test.ts). */
 const PROGRAMS = process.env['COWLAB_PROGRAMS'] ?? '64';
->>>>>>> vm
 
 const MEMORY_BYTES = 4 * 2 ** 30;
 const TIMEOUT_MS = 30 * 60_000;
 
-/** Tests of JavaScript and the addon, whose outcome depends on no kernel. */
-const ELSEWHERE = ['any-call', 'array-buffer', 'buffer-lives', 'misuse'];
+/**
+ * Tests whose outcome no kernel's rules decide: of JavaScript and the addon, and of what survives a killed Node, which
+ * start Node hundreds of times.
+ */
+const ELSEWHERE = ['any-call', 'array-buffer', 'buffer-lives', 'death', 'misuse', 'restore'];
 
 /** Of node_modules, what only other jobs need. */
 const UNNEEDED = [
