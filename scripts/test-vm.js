@@ -42,8 +42,11 @@ const PROGRAMS = process.env['COWLAB_PROGRAMS'] ?? '64';
 const MEMORY_BYTES = 4 * 2 ** 30;
 const TIMEOUT_MS = 30 * 60_000;
 
-/** Tests of JavaScript and the addon, whose outcome depends on no kernel. */
-const ELSEWHERE = ['any-call', 'array-buffer', 'buffer-lives', 'misuse'];
+/**
+ * Tests whose outcome no kernel's rules decide: of JavaScript and the addon, and of what survives a killed Node, which
+ * start Node hundreds of times.
+ */
+const ELSEWHERE = ['any-call', 'array-buffer', 'buffer-lives', 'death', 'misuse', 'restore'];
 
 /** Of node_modules, what only other jobs need. */
 const UNNEEDED = [
