@@ -236,14 +236,24 @@ export async function runGuest(options: GuestOptions): Promise<GuestEnd> {
     const remedy = 'Join the group kvm (`usermod -aG kvm NAME`), or leave --accel away and be slower.';
     throw new FeatureUnavailableError('KVM', '/dev/kvm cannot be opened for reading and writing', remedy);
   }
+  const emulate = async (): Promise<GuestEnd> => {
+    try {
+      return await new Boot(options, 'tcg').run();
+    } catch (error) {
+      // Emulated kernels now and then panic as they boot, when their CPUs get too little time; the next try is another.
+      if (!(error instanceof GuestFailure) || error.greeted || options.signal?.aborted) throw error;
+      options.note(`${error.reason}: booting once more`);
+      return new Boot(options, 'tcg').run();
+    }
+  };
   const tryKvm = accelerator === 'kvm' || (accelerator === undefined && !kvmFailed && kvmOpens());
-  if (!tryKvm) return new Boot(options, 'tcg').run();
+  if (!tryKvm) return emulate();
   try {
     return await new Boot(options, 'kvm').run();
   } catch (error) {
     if (accelerator === 'kvm' || !(error instanceof GuestFailure) || error.greeted) throw error;
     kvmFailed = true;
     options.note(`KVM does not work here (${error.reason}): emulating, which is slower`);
-    return new Boot(options, 'tcg').run();
+    return emulate();
   }
 }

@@ -107,6 +107,8 @@ export function qemuArguments(options: QemuOptions, accelerator: Accelerator, ar
     'rootfstype=ramfs',
     // Under emulation they cost a seventh of the time; which pages are copied does not depend on them.
     'mitigations=off',
+    // A host that is short of time may give the timer no chance, and the kernel then panics at boot (IO-APIC + timer).
+    ...(accelerator === 'tcg' ? ['no_timer_check'] : []),
     `COWLAB_PORT=${portName}`,
     ...(options.cgroup === 'v1' ? ['COWLAB_CGROUP=v1'] : []),
   ];
