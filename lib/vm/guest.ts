@@ -43,13 +43,16 @@ export class GuestFailure extends Error {
   override readonly name = 'GuestFailure';
   /** Whether the guest had been up. */
   readonly greeted: boolean;
+  /** Whether qemu ended by itself, and not because it was ended. */
+  readonly byItself: boolean;
   /** In a few words, without what the console says. */
   readonly reason: string;
 
-  constructor(reason: string, greeted: boolean, console: string) {
+  constructor(reason: string, how: { greeted: boolean; byItself: boolean }, console: string) {
     super(console === '' ? reason : `${reason}; its last lines were:\n${console}`);
     this.reason = reason;
-    this.greeted = greeted;
+    this.greeted = how.greeted;
+    this.byItself = how.byItself;
   }
 }
 
@@ -217,7 +220,7 @@ class Boot {
     const greeted = this.#decoder.greeted;
     const reason = this.#ended?.reason ?? (greeted ? 'it ended before its command did' : 'it ended while it booted');
     const tail = [...this.#console.lines, ...this.#complaints.lines].slice(-TAIL_LINES);
-    return new GuestFailure(`the guest failed: ${reason}`, greeted, tail.join('\n'));
+    return new GuestFailure(`the guest failed: ${reason}`, { greeted, byItself: !this.#ended }, tail.join('\n'));
   }
 }
 
@@ -241,7 +244,7 @@ export async function runGuest(options: GuestOptions): Promise<GuestEnd> {
       return await new Boot(options, 'tcg').run();
     } catch (error) {
       // Emulated kernels now and then panic as they boot, when their CPUs get too little time; the next try is another.
-      if (!(error instanceof GuestFailure) || error.greeted || options.signal?.aborted) throw error;
+      if (!(error instanceof GuestFailure) || error.greeted || !error.byItself) throw error;
       options.note(`${error.reason}: booting once more`);
       return new Boot(options, 'tcg').run();
     }
