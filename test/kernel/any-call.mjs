@@ -132,6 +132,7 @@ const VALID = {
   openChannel: [],
   sendCommand: [() => fds[0] ?? 0, () => new BigUint64Array(16), () => -1],
   waitProcess: [() => process.pid, floats],
+  preferProcess: [() => 2 ** 31 - 1, () => true],
   createMemfd: [() => 4],
   readPagemap: [() => process.pid, () => address() ?? 0n, () => 4, () => new BigUint64Array(4)],
   readPageStates: [() => process.pid, () => address() ?? 0n, () => 4, () => true, () => true, () => new Uint8Array(4)],
@@ -157,6 +158,8 @@ const VALID = {
 
 /** Calls that do what they are asked, at too great a cost. */
 function isTooMuch(name, args) {
+  // The pid may be anybody's.
+  if (name === 'preferProcess') return typeof args[0] === 'number' && args[0] !== 2 ** 31 - 1;
   const isMany = (pages) => typeof pages === 'number' && pages > FEW_PAGES && pages <= MOST_PAGES;
   return (name === 'countPages' || name === 'Mapping' || name === 'createMemfd') && args.some(isMany);
 }
