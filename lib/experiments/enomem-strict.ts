@@ -3,7 +3,7 @@
  * refused, and beside it in modes 0 and 1; or (find=threshold) the largest parent that can fork once, to the page.
  */
 import type { Machine, Process, Region } from '../machine/machine.js';
-import { strictMarginPages } from '../machine/model/admission.js';
+import { limitByRatioPages, strictMarginPages } from '../machine/model/admission.js';
 import { LEAST_RESERVE_BYTES } from '../machine/overcommit.js';
 import type { Figure } from '../schema/figure.js';
 import type { HostFacts } from '../schema/facts.js';
@@ -53,10 +53,8 @@ const SPARE_BYTES = 256 * 2 ** 20;
 
 /** CommitLimit in bytes as it will be [mm/util.c: vm_commit_limit]. */
 function limitBytes({ limit, ratio }: StrictParams, facts: HostFacts): number {
-  const { memTotalPages, hugetlbPages, swapTotalPages, pageSizeBytes } = facts;
   if (limit > 0) return limit;
-  if (ratio === 0) return facts.commitLimitPages * pageSizeBytes;
-  return (Math.floor(((memTotalPages - hugetlbPages) * ratio) / 100) + swapTotalPages) * pageSizeBytes;
+  return (ratio === 0 ? facts.commitLimitPages : limitByRatioPages(facts, ratio)) * facts.pageSizeBytes;
 }
 
 /** @throws RangeError for parameters that make no sense together. */

@@ -96,6 +96,14 @@ function admitByFreeMemory(facts: CommitFacts, { pages, usedPages = 0 }: Charge)
   };
 }
 
+/** CommitLimit by a vm.overcommit_ratio [mm/util.c: vm_commit_limit]. */
+export function limitByRatioPages(
+  facts: Pick<HostFacts, 'memTotalPages' | 'hugetlbPages' | 'swapTotalPages'>,
+  ratio: number,
+): number {
+  return Math.floor(((facts.memTotalPages - facts.hugetlbPages) * ratio) / 100) + facts.swapTotalPages;
+}
+
 /** vm_committed_as_batch in strict mode [mm_compute_batch, mm/mm_init.c]. */
 export function commitBatchPages({ cpus, memTotalPages }: CommitFacts): number {
   return Math.max(Math.floor(memTotalPages / cpus / 256), cpus * 2, 32);

@@ -7,6 +7,7 @@ import {
   admitFork,
   type ChargeVerdict,
   type ForkVerdict,
+  limitByRatioPages,
   refusableVmas,
   strictLimitPages,
 } from './admission.js';
@@ -141,13 +142,11 @@ function knowCommitted(world: World, pages: number): void {
 /** Settings of vm.overcommit_* [mm/util.c: vm_commit_limit]. */
 export function setOvercommit(world: World, step: StepOf<'overcommit'>, recorded?: Outcome): Outcome {
   const { mode, kbytes, ratio, adminReserveKbytes } = step;
-  const { memTotalPages, hugetlbPages, swapTotalPages, pageSizeBytes } = world.facts;
+  const { swapTotalPages, pageSizeBytes } = world.facts;
   const toPages = (kb: number): number => Math.floor((kb * 1024) / pageSizeBytes);
   let { commitLimitPages, adminReservePages } = world.facts;
   if (kbytes !== undefined) commitLimitPages = toPages(kbytes) + swapTotalPages;
-  if (ratio !== undefined) {
-    commitLimitPages = Math.floor(((memTotalPages - hugetlbPages) * ratio) / 100) + swapTotalPages;
-  }
+  if (ratio !== undefined) commitLimitPages = limitByRatioPages(world.facts, ratio);
   if (adminReserveKbytes !== undefined) adminReservePages = toPages(adminReserveKbytes);
   world.facts = { ...world.facts, overcommitMode: mode, commitLimitPages, adminReservePages };
   if (recorded?.committedPages !== undefined) knowCommitted(world, recorded.committedPages);
