@@ -8,7 +8,6 @@ import { experiments, findExperiment } from '../experiments/catalogue.js';
 import { isExperiment, parseParams } from '../experiments/define.js';
 import type { AnyExperiment } from '../experiments/define.js';
 import { CHANGES, predictExperiment, runExperiment } from '../experiments/run.js';
-import type { Machine } from '../machine/machine.js';
 import { readHostFacts } from '../proc/host.js';
 import { renderText } from '../report/text.js';
 import type { ParamValues, ResultDocument, Verdict } from '../schema/result.js';
@@ -75,8 +74,8 @@ function describePlan({ experiment, params }: Planned): string {
   return `${experiment.name} ${values.join(' ')}\n  ${uses}`;
 }
 
-/** The machine that is open now, which an interrupt closes. */
-let running: Machine | undefined;
+/** What is open now, which an interrupt closes. */
+let running: { close(): Promise<void> } | undefined;
 
 async function interrupt(): Promise<void> {
   note('interrupted, cleaning up');
@@ -93,8 +92,8 @@ function runOne({ experiment, params }: Planned, flags: RunFlags, progress: (tex
   return runExperiment(experiment, params, {
     progress,
     allowSystemChanges: flags.allowSystemChanges === true,
-    opened: (machine) => {
-      running = machine;
+    opened: (opened) => {
+      running = opened;
     },
   });
 }

@@ -1,7 +1,7 @@
 /** What an experiment is: one question, a program against a Machine, and what follows from what it found. */
 import { requireObject } from '../schema/arguments.js';
 import type { HostFacts } from '../schema/facts.js';
-import type { Findings, ParamValues, ResultDocument } from '../schema/result.js';
+import type { Check, Findings, ParamValues, ResultDocument } from '../schema/result.js';
 import { parseSize } from '../schema/units.js';
 import type { Machine, SystemChange } from '../machine/machine.js';
 
@@ -38,6 +38,24 @@ export interface RunContext<S extends ParamSpecs = ParamSpecs> {
   sample: (row: Record<string, string | number>) => void;
 }
 
+/** What measure() is given. */
+export interface MeasureContext<S extends ParamSpecs = ParamSpecs> extends RunContext<S> {
+  /** Still open, as run() left it. What it does from here on is not part of the trace, and no model replays it. */
+  machine: Machine;
+  /** What run() found on the kernel. */
+  findings: Findings;
+  /**
+   * Has something closed when the experiment ends, is interrupted or fails: processes, files. The last comes first.
+   * @returns Closes it now.
+   */
+  closeLater: (close: () => Promise<void> | void) => () => Promise<void>;
+}
+
+/** What was measured beside the model; a check's basis is a bound, a comparison or an anchor. */
+export interface Measurement extends Findings {
+  checks: Check[];
+}
+
 export interface Needs {
   /** Memory that the program will really use, at most, in bytes. */
   memoryBytes: number;
@@ -61,17 +79,20 @@ export interface Experiment<S extends ParamSpecs = ParamSpecs> {
   /** @throws RangeError for parameters that make no sense together or on this host. */
   needs(params: ParamsOf<S>, facts: HostFacts): Needs;
   run(context: RunContext<S>): Promise<Findings>;
+  /** What no model predicts, such as times and programs of others: on the kernel alone, after run(). */
+  measure?(context: MeasureContext<S>): Promise<Measurement>;
   /** @param agreed Whether every check passed. */
   conclude(findings: Findings, agreed: boolean, params: ParamsOf<S>, facts: HostFacts): Conclusion;
 }
 
 /** An experiment of any parameters, as lists of them hold it. */
-export type AnyExperiment = Omit<Experiment, 'needs' | 'run' | 'conclude'> & {
+export type AnyExperiment = Omit<Experiment, 'needs' | 'run' | 'measure' | 'conclude'> & {
   needs(params: ParamValues, facts: HostFacts): Needs;
-  run(context: RunContextOfAny): Promise<Findings>;
+  run(context: WithAnyParams<RunContext>): Promise<Findings>;
+  measure?(context: WithAnyParams<MeasureContext>): Promise<Measurement>;
   conclude(findings: Findings, agreed: boolean, params: ParamValues, facts: HostFacts): Conclusion;
 };
-type RunContextOfAny = Omit<RunContext, 'params'> & { params: ParamValues };
+type WithAnyParams<C> = Omit<C, 'params'> & { params: ParamValues };
 
 const EXPERIMENTS = new WeakSet();
 
@@ -94,6 +115,7 @@ export function defineExperiment<const S extends ParamSpecs>(experiment: Experim
   for (const part of ['needs', 'run', 'conclude'] as const) {
     if (typeof experiment[part] !== 'function') throw new TypeError(`${part} must be a function`);
   }
+  if (!['function', 'undefined'].includes(typeof experiment.measure)) throw new TypeError('measure must be a function');
   // Parameters are checked against their specifications before a program sees them (parseParams).
   const any = experiment as unknown as AnyExperiment;
   EXPERIMENTS.add(any);

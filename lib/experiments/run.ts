@@ -11,12 +11,13 @@ import { agrees, isUnknown } from '../schema/figure.js';
 import type { Check, Environment, Findings, ParamValues, ResultDocument, Verdict } from '../schema/result.js';
 import type { Trace } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
-import type { AnyExperiment, Needs } from './define.js';
+import { Closing } from './closing.js';
+import type { AnyExperiment, Measurement, Needs } from './define.js';
 
 export interface RunOptions {
   progress?: (text: string) => void;
-  /** Called with the machine once it is open, so that an interrupt can close it. */
-  opened?: (machine: Machine) => void;
+  /** Called with what an interrupt has to close, once it is open. */
+  opened?: (running: { close(): Promise<void> }) => void;
   /** Settings of the whole system may be changed, and are put back. Default false. */
   allowSystemChanges?: boolean;
 }
@@ -156,6 +157,7 @@ export async function predictExperiment(
   const changes = (experiment.needs(params, facts).changes ?? []).length > 0;
   const machine = modelMachine(changes ? { ...facts, capSysAdmin: false } : facts);
   const { findings, samples } = await runProgram(experiment, params, machine, options);
+  if (experiment.measure) findings.notes.push('What no model predicts, such as times, is left out.');
   const verdict = { verdict: 'skip' as const, reason: 'the prediction alone was asked for' };
   const parts = { facts, trace: machine.trace, checks: [], ...verdict, samples, prediction: findings };
   return compose(experiment, params, parts, start);
@@ -175,17 +177,47 @@ export async function runExperiment(
   // Asked once more of the facts of the root; these tell whether the machine has to be allowed anything.
   const needs = experiment.needs(params, readHostFacts(process.pid));
   const allow = whyNot(needs, options) === undefined ? (needs.changes ?? []) : [];
+  const closing = new Closing();
   const machine = await openMachine({ allow, purpose: `cowlab run ${experiment.name}` });
-  options.opened?.(machine);
+  closing.add(() => machine.close());
+  options.opened?.(closing);
   try {
-    return await runOn(machine, experiment, params, options, start);
+    return await runOn(machine, closing, experiment, params, options, start);
   } finally {
-    await machine.close();
+    await closing.close();
   }
+}
+
+/** Runs what no model predicts, if the experiment has such a part, and joins what it found to `findings`. */
+async function measureBeside(
+  machine: Machine,
+  closing: Closing,
+  experiment: AnyExperiment,
+  params: ParamValues,
+  options: RunOptions,
+  { findings, samples }: { findings: Findings; samples: ResultDocument['samples'] },
+): Promise<Measurement> {
+  if (!experiment.measure) return { ...findings, checks: [] };
+  const beside = await experiment.measure({
+    machine,
+    params,
+    findings,
+    progress: (text) => options.progress?.(text),
+    sample: (row) => samples.push(row),
+    closeLater: (close) => closing.add(close),
+  });
+  return {
+    figures: [...findings.figures, ...beside.figures],
+    tables: [...findings.tables, ...beside.tables],
+    plots: [...findings.plots, ...beside.plots],
+    notes: [...findings.notes, ...beside.notes],
+    checks: beside.checks,
+  };
 }
 
 async function runOn(
   machine: WatchedMachine,
+  closing: Closing,
   experiment: AnyExperiment,
   params: ParamValues,
   options: RunOptions,
@@ -198,23 +230,33 @@ async function runOn(
     return compose(experiment, params, parts, start);
   }
   const measured = await runProgram(experiment, params, machine, options);
+  const trace = [...machine.trace];
+  const { checks: others, ...measurement } = await measureBeside(
+    machine,
+    closing,
+    experiment,
+    params,
+    options,
+    measured,
+  );
   const disturbed = machine.disturbances();
 
   options.progress?.('replaying on the model');
-  const predicted = await runProgram(experiment, params, modelMachine(facts, { readings: machine.trace }), {});
-  const replayed = await replayOnModel(machine.trace, facts);
-  const checks = [...compareFindings(predicted.findings, measured.findings), ...compareTraces(replayed, machine.trace)];
+  const predicted = await runProgram(experiment, params, modelMachine(facts, { readings: trace }), {});
+  const replayed = await replayOnModel(trace, facts);
+  const compared = [...compareFindings(predicted.findings, measured.findings), ...compareTraces(replayed, trace)];
+  const checks = [...compared, ...others];
   return compose(
     experiment,
     params,
     {
       facts,
-      trace: machine.trace,
+      trace,
       checks,
       ...judge(checks, disturbed),
       samples: measured.samples,
       prediction: predicted.findings,
-      measurement: measured.findings,
+      measurement,
     },
     start,
   );

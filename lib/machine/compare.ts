@@ -6,7 +6,8 @@ import type { Outcome, RegionObservation, StateRuns, Step, Trace, Vma } from '..
 
 type Basis = Check['basis'];
 
-function check(name: string, unit: string, basis: Basis, expected: Figure, measured: Figure): Check {
+/** Whether a measured figure is as expected; `pass` is null where one of the two is unknown. */
+export function check(name: string, unit: string, basis: Basis, expected: Figure, measured: Figure): Check {
   return { name, unit, basis, expected, measured, tolerance: 0, pass: agrees(expected, measured) ?? null };
 }
 
