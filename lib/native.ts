@@ -86,6 +86,8 @@ export interface NativeAddon {
    */
   startRestorer(lock: number, journalPath: string, journal: string, steps: string[], into: Float64Array): void;
   reapRestorer(pid: number): boolean;
+  /** Whether a read of untouched private memory allocates a page, where others map the zero page. */
+  forbidsZeroPage(): boolean;
   probe(): NativeProbeResults;
   systemMemory(): { totalPages: number; swapPages: number };
 }

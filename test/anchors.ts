@@ -4,6 +4,7 @@
  */
 import { expect } from 'vitest';
 import { ProcessEndedError, SystemError } from '../lib/errors.js';
+import type { HostFacts } from '../lib/schema/facts.js';
 import { sum } from '../lib/schema/figure.js';
 import type { Observation, RegionObservation } from '../lib/schema/step.js';
 import type { Machine, Process, Region } from '../lib/machine/machine.js';
@@ -11,6 +12,8 @@ import type { Machine, Process, Region } from '../lib/machine/machine.js';
 export interface Anchor {
   /** The claim. */
   name: string;
+  /** Whether it is about kernels that forbid the zero page, or about the others; undefined: it holds on all. */
+  forbidsZeroPage?: boolean;
   run: (machine: Machine) => Promise<void>;
 }
 
@@ -120,6 +123,7 @@ export const anchors: Anchor[] = [
   },
   {
     name: 'memory only read so far maps the zero page, counts nowhere in smaps, and is not copied by fork',
+    forbidsZeroPage: false,
     async run(machine) {
       const { root } = machine;
       const region = await root.map({ pages: 20 });
@@ -134,6 +138,7 @@ export const anchors: Anchor[] = [
   },
   {
     name: 'once one page of a region was written, fork copies its zero pages too',
+    forbidsZeroPage: false,
     async run(machine) {
       const { root } = machine;
       const region = await root.map({ pages: 20 });
@@ -147,6 +152,7 @@ export const anchors: Anchor[] = [
   },
   {
     name: 'DONTNEED gives the pages back but not the mark of having been written',
+    forbidsZeroPage: false,
     async run(machine) {
       const { root } = machine;
       const region = await root.map({ pages: 10 });
@@ -376,6 +382,7 @@ export const anchors: Anchor[] = [
   },
   {
     name: 'a region that was never written is charged no more when it becomes read-only (Linux 6.7), a written one is',
+    forbidsZeroPage: false,
     async run(machine) {
       const { root } = machine;
       const untouched = await root.map({ pages: 4 });
@@ -428,6 +435,7 @@ export const anchors: Anchor[] = [
   },
   {
     name: 'populating costs one fault a page where there is nothing yet, and refuses what is not permitted',
+    forbidsZeroPage: false,
     async run(machine) {
       const { root } = machine;
       const region = await root.map({ pages: 10 });
@@ -512,4 +520,39 @@ export const anchors: Anchor[] = [
       await expectRegion(machine, machine.root, region, { Rss: 20, Pss: 20 }, { exclusive: 5, 'not-present': 3 });
     },
   },
+  {
+    name: 'where the zero page is forbidden, reading takes memory of its own, which fork shares',
+    forbidsZeroPage: true,
+    async run(machine) {
+      const { root } = machine;
+      const region = await root.map({ pages: 20 });
+      expect(await minorFaults(root.read(region))).toBe(20);
+      await expectRegion(machine, root, region, { Rss: 80, Private_Dirty: 80 }, { zero: 0, exclusive: 20 });
+      expect(await minorFaults(root.write(region))).toBe(0);
+      const child = await root.fork();
+      await expectRegion(machine, child, region, { Rss: 80, Pss: 40, Shared_Dirty: 80 }, { shared: 20 });
+      expect(await minorFaults(child.read(region))).toBe(0);
+      expect(await minorFaults(child.write(region, { pages: 5 }))).toBe(5);
+    },
+  },
+  {
+    name: 'where the zero page is forbidden, read-only memory that is read is clean until it may be written',
+    forbidsZeroPage: true,
+    async run(machine) {
+      const { root } = machine;
+      const region = await root.map({ pages: 10, protection: 'r' });
+      expect(await minorFaults(root.read(region))).toBe(10);
+      await expectRegion(machine, root, region, { Rss: 40, Private_Clean: 40, Private_Dirty: 0 }, { exclusive: 10 });
+      await root.protect(region, 'rw');
+      await expectRegion(machine, root, region, { Private_Clean: 40, Private_Dirty: 0 });
+      // It is exclusively ours, so it became writable at once, and the processor marks what is written.
+      expect(await minorFaults(root.write(region, { pages: 4 }))).toBe(0);
+      await expectRegion(machine, root, region, { Private_Clean: 24, Private_Dirty: 16 });
+    },
+  },
 ];
+
+/** Those that hold on a kernel of these facts. */
+export function anchorsFor({ forbidsZeroPage = false }: Pick<HostFacts, 'forbidsZeroPage'>): Anchor[] {
+  return anchors.filter((anchor) => [undefined, forbidsZeroPage].includes(anchor.forbidsZeroPage));
+}

@@ -61,6 +61,14 @@ export function pagemapFinding({ procRoot, pageSizeBytes }: DoctorContext): Find
   }
 }
 
+export function zeroPageFinding({ probes }: DoctorContext): Finding {
+  const base = { name: 'zero-page', neededFor: 'memory that is read before it is written' };
+  if (!probes) return { ...base, status: 'unknown', found: 'needs the addon to try it', remedy: BUILD_ADDON };
+  if (!probes.forbidsZeroPage) return { ...base, status: 'ok', found: 'a read takes no memory' };
+  // Predicted as exactly, so that nothing is lacking.
+  return { ...base, status: 'ok', found: 'this kernel forbids it: a read takes a page, as a write does' };
+}
+
 /** A finding from a probe; without the addon, it is unknown. */
 function fromProbe(
   context: DoctorContext,

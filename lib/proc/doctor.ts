@@ -14,6 +14,7 @@ import {
   pfnFinding,
   probeFindings,
   userfaultfdFinding,
+  zeroPageFinding,
 } from './doctor-features.js';
 import { commitFinding, memoryFinding, overcommitFinding, thpFinding } from './doctor-memory.js';
 import { PROC_ROOT, SYS_ROOT, errnoCode } from './read.js';
@@ -50,6 +51,8 @@ export interface NativeProbes {
   userfaultfdWpAsync: Probe;
   /** The pagemap entry of a touched page has a frame number that is not zero (CAP_SYS_ADMIN). */
   pfnVisible: Probe;
+  /** A read of untouched private memory allocates a page, where others map the zero page. */
+  forbidsZeroPage: boolean;
   /** prctl PR_SET_VMA_ANON_NAME (CONFIG_ANON_VMA_NAME, 5.17). Undefined: not tried. */
   namedAnonymousVmas?: Probe;
   /** totalram and totalswap of sysinfo(2), in pages. */
@@ -90,6 +93,7 @@ const CHECKS: [name: string, check: Check][] = [
   ['memory', memoryFinding],
   ['thp', thpFinding],
   ['pagemap', pagemapFinding],
+  ['zero-page', zeroPageFinding],
   ['pfn', pfnFinding],
   ['probes', probeFindings],
   ['userfaultfd', userfaultfdFinding],

@@ -29,6 +29,8 @@ export interface HostFactsInput {
   /** totalram and totalswap of sysinfo(2), in pages: the kernel's own, where lxcfs may have rewritten /proc/meminfo. */
   memTotalPages: number;
   swapTotalPages: number;
+  /** Default false. */
+  forbidsZeroPage?: boolean;
   procRoot?: string;
   sysRoot?: string;
 }
@@ -104,6 +106,7 @@ export function collectHostFacts(input: HostFactsInput): HostFacts {
     capSysAdmin: input.capSysAdmin,
     faultAroundPages: Math.max(1, Math.floor(faultAroundBytes / pageSizeBytes)),
     pagesPerTable: pageSizeBytes / TABLE_ENTRY_BYTES,
+    forbidsZeroPage: input.forbidsZeroPage ?? false,
     thpEnabled: thp.enabled ?? 'never',
     shmemThpEnabled: thp.shmemEnabled ?? 'never',
     rootAccountedVmas: readSmaps(input.rootPid, procRoot)

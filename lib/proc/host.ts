@@ -18,6 +18,7 @@ export function readHostFacts(pid: number): HostFacts {
     capSysAdmin: hasCapability(readStatus(pid), CAP_SYS_ADMIN) === true && inInitialUserNamespace(pid) === true,
     memTotalPages: memory.totalPages,
     swapTotalPages: memory.swapPages,
+    forbidsZeroPage: native().forbidsZeroPage(),
   });
 }
 
@@ -35,6 +36,7 @@ export function tryNativeProbes(): NativeProbes {
     softDirty: probe(results.softDirty),
     userfaultfdWpAsync: probe(results.userfaultfdWpAsync),
     pfnVisible: probe(results.pageFrameNumbers),
+    forbidsZeroPage: native().forbidsZeroPage(),
     sysinfo: { memTotalPages: memory.totalPages, swapTotalPages: memory.swapPages },
   };
 }

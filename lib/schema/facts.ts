@@ -27,6 +27,11 @@ export const HostFactsSchema = Type.Object({
   faultAroundPages: Type.Integer({ minimum: 1 }),
   /** Page table entries in one page-table page: a fault-around never crosses it. */
   pagesPerTable: Type.Integer({ minimum: 1 }),
+  /**
+   * A read of untouched private anonymous memory allocates a page, and does not map the zero page [mm/memory.c:
+   * do_anonymous_page, mm_forbids_zeropage]. Absent: no.
+   */
+  forbidsZeroPage: Type.Optional(Type.Boolean()),
   thpEnabled: Type.String(),
   shmemThpEnabled: Type.String(),
   /** Lengths of the accounted, forkable VMAs of the root before it maps anything, in address order. */

@@ -90,6 +90,11 @@ Napi::Value read_system_memory(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// forbidsZeroPage(): whether a read of untouched private memory allocates a page.
+Napi::Value find_zero_page(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), unwrap(info.Env(), forbids_zero_page()));
+}
+
 }  // namespace
 
 void export_readers(Napi::Env env, Napi::Object exports) {
@@ -97,6 +102,7 @@ void export_readers(Napi::Env env, Napi::Object exports) {
   exports.Set("readPagemap", Napi::Function::New(env, read_entries));
   exports.Set("readPageStates", Napi::Function::New(env, read_states));
   exports.Set("countPages", Napi::Function::New(env, count_states));
+  exports.Set("forbidsZeroPage", Napi::Function::New(env, find_zero_page));
   exports.Set("probe", Napi::Function::New(env, probe_all));
   exports.Set("systemMemory", Napi::Function::New(env, read_system_memory));
 }

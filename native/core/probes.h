@@ -22,6 +22,11 @@ struct SystemMemory {
 // sysinfo(2): the kernel's own figures, also where a container's /proc/meminfo is made up.
 Result<SystemMemory> system_memory();
 
+// Whether a read of untouched private memory allocates a page of its own, where others map the zero
+// page. Mainline does so for some guests of s390 alone (mm_forbids_zeropage(), Linux 6.10); kernels
+// made for virtual machines are known that do it throughout.
+Result<bool> forbids_zero_page();
+
 // Whether CAP_SYS_ADMIN is effective, by capget(2).
 bool has_cap_sys_admin();
 

@@ -2,9 +2,12 @@ import { expect, test } from 'vitest';
 import { openMachine } from '../../lib/machine/open.js';
 import { anchors } from '../anchors.js';
 
-test.each(anchors)('on the kernel: $name', async ({ run }) => {
+test.for(anchors)('on the kernel: $name', async ({ forbidsZeroPage, run }, { skip }) => {
   const machine = await openMachine();
   try {
+    const { facts } = machine;
+    if (forbidsZeroPage === true && !facts.forbidsZeroPage) skip('this kernel has a zero page, as most have');
+    if (forbidsZeroPage === false && facts.forbidsZeroPage) skip('this kernel forbids the zero page');
     await run(machine);
     expect(machine.disturbances()).toEqual([]);
   } finally {

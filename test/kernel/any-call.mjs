@@ -146,6 +146,7 @@ const VALID = {
     floats,
   ],
   reapRestorer: [() => process.pid],
+  forbidsZeroPage: [],
   probe: [],
   systemMemory: [],
   Mapping: [() => 4, () => true, () => false, () => false, () => fds.at(-1) ?? -1, () => 0],

@@ -59,6 +59,7 @@ const PROBES: NativeProbes = {
   softDirty: OK,
   userfaultfdWpAsync: OK,
   pfnVisible: OK,
+  forbidsZeroPage: false,
   namedAnonymousVmas: OK,
   sysinfo: { memTotalPages: 262144, swapTotalPages: 65536 },
 };
@@ -98,6 +99,7 @@ describe('a host on which all is well', () => {
           'memory',
           'thp',
           'pagemap',
+          'zero-page',
           'pfn',
         ],
         ...['pagemap-scan', 'procmap-query', 'soft-dirty', 'userfaultfd', 'named-vmas', 'cgroup-memory', 'cgroup-pids'],
@@ -120,6 +122,13 @@ describe('a host on which all is well', () => {
 });
 
 describe('each limit is found', () => {
+  it('a kernel that forbids the zero page says so, and lacks nothing', () => {
+    expect(finding('zero-page').found).toBe('a read takes no memory');
+    const probes = { ...PROBES, forbidsZeroPage: true };
+    expect(finding('zero-page', { probes })).toMatchObject({ status: 'ok' });
+    expect(finding('zero-page', { probes }).found).toContain('a read takes a page');
+  });
+
   it.each([
     ['overcommit', 'proc/sys/vm/overcommit_memory', '1\n', 'limited', '1, always'],
     ['overcommit', 'proc/sys/vm/overcommit_memory', '2\n', 'limited', '50% of RAM'],
@@ -167,6 +176,7 @@ describe('what cannot be found out', () => {
     const unknown = findings.filter(({ status }) => status === 'unknown').map(({ name }) => name);
     expect(unknown).toEqual([
       'memory',
+      'zero-page',
       'pfn',
       'pagemap-scan',
       'procmap-query',

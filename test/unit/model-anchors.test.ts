@@ -1,22 +1,39 @@
 import { describe, expect, it } from 'vitest';
 import { mutations } from '../../lib/machine/model/mutation.js';
 import { modelMachine } from '../../lib/machine/open.js';
-import { anchors } from '../anchors.js';
+import { anchors, anchorsFor } from '../anchors.js';
 import { testFacts } from '../facts.js';
 
 describe('the model gives the figures that were computed by hand', () => {
-  for (const { name, run } of anchors) {
+  for (const { name, forbidsZeroPage, run } of anchors) {
     it(name, async () => {
-      await using machine = modelMachine(testFacts);
+      await using machine = modelMachine({ ...testFacts, forbidsZeroPage: forbidsZeroPage ?? false });
       await run(machine);
     });
   }
 });
 
+describe('the model of a kernel that forbids the zero page', () => {
+  const facts = { ...testFacts, forbidsZeroPage: true };
+  it.each(anchorsFor(facts))('gives the figures that were computed by hand: $name', async ({ run }) => {
+    await using machine = modelMachine(facts);
+    await run(machine);
+  });
+
+  it('is another than that of the others', async () => {
+    const noticed: string[] = [];
+    for (const { name, run } of anchorsFor(testFacts)) {
+      await using machine = modelMachine(facts);
+      await run(machine).catch(() => noticed.push(name));
+    }
+    expect(noticed).toHaveLength(5);
+  });
+});
+
 describe('the anchors notice a wrong rule', () => {
   it.each(mutations)('%s', async (mutation) => {
     const noticed: string[] = [];
-    for (const { name, run } of anchors) {
+    for (const { name, run } of anchorsFor(testFacts)) {
       await using machine = modelMachine(testFacts, { mutation });
       await run(machine).catch(() => noticed.push(name));
     }

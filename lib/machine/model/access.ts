@@ -97,7 +97,7 @@ function write(world: World, mapping: Mapping, runs: readonly PageRun[], rules: 
     const part = mapping.lineage.apply(selected, (draft) =>
       (mapping.shared ? rules.onShared : rules.onPrivate)(draft, mapping, world.mutation),
     );
-    // vmf_anon_prepare() is called by every private write fault, and by no other fault.
+    // vmf_anon_prepare() is called by every private write fault, and by no other fault but in readAnonymous().
     if (!mapping.shared && part.faults > 0) prepareAnonVma(mapping.vmas, vma);
     effect.faults += part.faults;
     effect.allocated += part.allocated;
@@ -107,12 +107,14 @@ function write(world: World, mapping: Mapping, runs: readonly PageRun[], rules: 
 }
 
 function readAnonymous(world: World, mapping: Mapping, runs: readonly PageRun[]): Effect {
+  const { forbidsZeroPage = false } = world.facts;
   const effect: Effect = { faults: 0, allocated: 0 };
   for (const { vma, selected } of byVma(mapping, runs)) {
     const part = mapping.lineage.apply(selected, (draft) =>
-      draft.pte(mapping.id) ? 0 : readMissing(draft, mapping, vma.protection === 'rw'),
+      draft.pte(mapping.id) ? 0 : readMissing(draft, mapping, vma.protection === 'rw', forbidsZeroPage),
     );
-    if (world.mutation === 'av-set-by-reads') prepareAnonVma(mapping.vmas, vma);
+    const allocated = forbidsZeroPage && part.faults > 0;
+    if (allocated || world.mutation === 'av-set-by-reads') prepareAnonVma(mapping.vmas, vma);
     effect.faults += part.faults;
   }
   return effect;

@@ -111,7 +111,7 @@ export class ReadSimulation {
     const neighbour = new Draft(before);
     const mapped = target.pte(mapping.id) !== undefined;
     if (!mapped) {
-      readMissing(target, mapping, writable);
+      readMissing(target, mapping, writable, false);
       if (before.cache.present) mapCachePage(neighbour, mapping, writable);
     }
     return {

@@ -72,8 +72,8 @@ function viewOf(configuration: Configuration, mapping: number): PageView {
     state: count === 1 ? 'exclusive' : 'shared',
     anonymous: pte.frame !== CACHE,
     counted: true,
-    // smaps_account(): pte_dirty() or folio_test_dirty(); an anonymous page exists because it was written.
-    dirty: pte.frame !== CACHE || pte.dirty || configuration.cache.dirty,
+    // smaps_account(): pte_dirty() or folio_test_dirty(), which nothing sets for an anonymous page before it is swapped.
+    dirty: pte.dirty || (pte.frame === CACHE && configuration.cache.dirty),
     mapCount: count,
   };
 }

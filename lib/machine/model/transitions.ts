@@ -22,12 +22,16 @@ export interface MappingKind {
 /**
  * A read of a page that has no page table entry.
  * @param writable The VMA has PROT_WRITE.
+ * @param forbidsZeroPage As in the facts of the host.
  */
-export function readMissing(draft: Draft, mapping: MappingKind, writable: boolean): number {
+export function readMissing(draft: Draft, mapping: MappingKind, writable: boolean, forbidsZeroPage: boolean): number {
   if (mapping.cached) {
     // do_read_fault(); shmem_get_folio(SGP_CACHE) fills a hole, also for a private mapping.
     draft.allocateCache();
     mapCachePage(draft, mapping, writable);
+  } else if (forbidsZeroPage) {
+    // do_anonymous_page() goes on as for a write; where nothing may be written the page is clean.
+    draft.set({ mapping: mapping.id, frame: draft.newAnonymousFrame(), writable, dirty: writable });
   } else {
     // do_anonymous_page(): a read maps the zero page.
     draft.set({ mapping: mapping.id, frame: ZERO, writable: false, dirty: false });
@@ -46,7 +50,8 @@ export function mapCachePage(draft: Draft, mapping: MappingKind, writable: boole
 export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
   const pte = draft.pte(mapping.id);
   if (pte?.writable) {
-    if (pte.stale) draft.set(refreshed(pte));
+    // A page that was read where the zero page is forbidden, and has become writable since, is clean until now.
+    if (pte.stale || !pte.dirty) draft.set({ ...refreshed(pte), dirty: true });
     return 0;
   }
   // do_cow_fault() reads the page to copy from the page cache, which allocates it where there was a hole.
@@ -82,7 +87,11 @@ function refreshed({ mapping, frame, writable, dirty }: Pte): Pte {
  */
 export function populatePrivate(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
   const before = draft.pte(mapping.id);
-  if (before?.writable) return 0;
+  if (before?.writable) {
+    // follow_page_pte(): as for a shared page, dirty after FOLL_TOUCH with FOLL_WRITE.
+    if (!before.dirty) draft.set({ ...before, dirty: true });
+    return 0;
+  }
   const faults = writePrivate(draft, mapping, mutation);
   const after = draft.pte(mapping.id);
   if (after && after.frame === before?.frame) draft.set({ ...after, stale: true });
