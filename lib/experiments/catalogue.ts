@@ -1,10 +1,12 @@
 /** The experiments that come with cowlab, in the order in which they are listed. */
 import { cowGrowth } from './cow-growth.js';
 import type { AnyExperiment } from './define.js';
+import { eighteenGb } from './eighteen-gb.js';
 import { enomem } from './enomem.js';
 import { oom } from './oom.js';
+import { readOnly } from './read-only.js';
 
-export const experiments: readonly AnyExperiment[] = [enomem, cowGrowth, oom];
+export const experiments: readonly AnyExperiment[] = [enomem, eighteenGb, readOnly, cowGrowth, oom];
 
 export function findExperiment(name: string): AnyExperiment | undefined {
   return experiments.find((experiment) => experiment.name === name);

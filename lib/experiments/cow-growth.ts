@@ -3,10 +3,11 @@ import { sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import type { Findings, NamedFigure } from '../schema/result.js';
 import type { Observation, ProcessObservation } from '../schema/step.js';
-import { formatBytes, formatCount } from '../schema/units.js';
+import { formatBytes } from '../schema/units.js';
 import type { Access, PageChoice, Process, Region } from '../machine/machine.js';
 import { defineExperiment } from './define.js';
 import type { ParamsOf, RunContext } from './define.js';
+import { approximately, difference, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
 
 const params = {
   size: { type: 'size', default: 256 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
@@ -44,25 +45,6 @@ type Params = ParamsOf<typeof params>;
 
 const COUNTS = ['exclusive', 'shared', 'zero', 'not-present', 'swapped'];
 
-function regionOf(process: ProcessObservation | undefined) {
-  return process?.regions[0];
-}
-
-function total(observation: Observation, field: string): Figure {
-  return sum(observation.processes.map((process) => regionOf(process)?.smapsKb[field] ?? 0));
-}
-
-/** A figure to plot or to subtract; where it is a range, its middle. */
-function approximately(figure: Figure): number {
-  if (typeof figure === 'number') return figure;
-  return 'unknown' in figure ? NaN : (figure.min + figure.max) / 2;
-}
-
-function difference(figure: Figure, base: Figure): Figure {
-  if (typeof figure === 'number' && typeof base === 'number') return figure - base;
-  return { unknown: 'one of the two sums of Pss is not exact' };
-}
-
 /** What writer `index` of `writers` writes in share `step` (from 1) of `steps`. */
 function share(values: Params, pages: number, index: number, writers: number, step: number): PageChoice {
   const own = values.overlap === 'disjoint';
@@ -92,8 +74,8 @@ class Recorder {
   constructor(readonly context: RunContext<typeof params>) {}
 
   record(label: string, observation: Observation, accesses: ReadonlyMap<string, Access>): void {
-    const pss = total(observation, 'Pss');
-    const rss = total(observation, 'Rss');
+    const pss = sumOfTree(observation, 'Pss');
+    const rss = sumOfTree(observation, 'Rss');
     const faults = sum([...accesses.values()].map((access) => access.minorFaults));
     this.#before ??= pss;
     const copied = difference(pss, this.#before);
@@ -130,7 +112,7 @@ class Recorder {
       if (typeof figure === 'number') row[name] = figure;
     };
     for (const state of COUNTS) put(`${state} (pages)`, sum(regions.map(({ counts }) => counts[state] ?? 0)));
-    for (const field of Object.keys(regions[0]?.smapsKb ?? {})) put(`${field} (kB)`, total(observation, field));
+    for (const field of Object.keys(regions[0]?.smapsKb ?? {})) put(`${field} (kB)`, sumOfTree(observation, field));
     put('minor faults of the step', faults);
     this.context.sample(row);
   }
@@ -148,16 +130,6 @@ class Recorder {
     put('time of the step (ns)', access?.elapsedNs);
     this.context.sample(row);
   }
-}
-
-function formatFigure(figure: Figure | undefined): string {
-  if (figure === undefined) return '-';
-  if (typeof figure === 'number') return formatCount(figure);
-  return 'unknown' in figure ? 'unknown' : `${formatCount(figure.min)}..${formatCount(figure.max)}`;
-}
-
-function formatKb(figure: Figure): string {
-  return typeof figure === 'number' ? formatBytes(figure * 1024) : formatFigure(figure);
 }
 
 async function readEverything(processes: readonly Process[], region: Region): Promise<void> {

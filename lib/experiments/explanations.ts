@@ -1,9 +1,11 @@
 /** What `cowlab explain` says of each experiment, in the order of the catalogue. */
 import { COW_GROWTH } from './explanations/cow-growth.js';
+import { EIGHTEEN_GB } from './explanations/eighteen-gb.js';
 import { ENOMEM } from './explanations/enomem.js';
 import type { Explanation } from './explanations/explanation.js';
 import { OOM } from './explanations/oom.js';
+import { READ_ONLY } from './explanations/read-only.js';
 
 export type { Explanation } from './explanations/explanation.js';
 
-export const EXPLANATIONS: readonly Explanation[] = [ENOMEM, COW_GROWTH, OOM];
+export const EXPLANATIONS: readonly Explanation[] = [ENOMEM, EIGHTEEN_GB, READ_ONLY, COW_GROWTH, OOM];

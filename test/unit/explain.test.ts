@@ -54,7 +54,7 @@ describe('runExplain', () => {
     const output = runExplain('enomen');
     expect(output.exitCode).toBe(2);
     expect(output.text).toContain("'enomen'");
-    expect(output.text).toContain('enomem, cow-growth');
+    expect(output.text).toContain('enomem, eighteen-gb');
   });
 });
 
