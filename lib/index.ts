@@ -6,8 +6,10 @@
  */
 export { FeatureUnavailableError, ProcessEndedError, SystemError } from './errors.js';
 
-export { fork } from './api/forked-process.js';
+export { fork, spawnFresh } from './api/forked-process.js';
 export type { AccessReport, ForkedProcess, ForkedRegion, Placement, RegionHandle } from './api/forked-process.js';
+export { spawn } from './api/spawn.js';
+export type { SpawnOptions, SpawnStdio, SpawnedProgram } from './api/spawn.js';
 export { mmap } from './api/mapping.js';
 export type { Mapping } from './api/mapping.js';
 export { createMemfd, createTemporaryFile } from './api/file-object.js';

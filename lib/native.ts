@@ -27,6 +27,8 @@ export interface NativeMapping {
   advise(firstPage: number, pages: number, advice: number): void;
   /** Can be called once: V8 allows one ArrayBuffer over an address. */
   buffer(): ArrayBuffer;
+  /** mremap to `pages` pages, at a new address. Only private anonymous memory that has no buffer() can. */
+  grow(pages: number): void;
   close(): void;
 }
 
@@ -56,10 +58,27 @@ export interface NativeAddon {
   fork(into: Float64Array): void;
   openChannel(): [ours: number, theirs: number];
   sendCommand(fd: number, words: BigUint64Array, passedFd: number): void;
-  /** For what fork() made. False while it lives; else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
+  /** For what fork() and spawn() made. False while it lives; else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
   waitProcess(pid: number, into: Float64Array): boolean;
   /** SCHED_FIFO, which runs before all ordinary processes, or SCHED_OTHER [sched_setscheduler(2)]. */
   preferProcess(pid: number, preferred: boolean): void;
+  /**
+   * posix_spawnp(3). `into` receives the pid and nanoseconds; waitProcess() is to be called until it has ended.
+   * @param args With the name that the program is told.
+   * @param env 'NAME=value' each; null: that of this process.
+   * @param descriptors What becomes 0, 1, 2, ... there; -1: nothing.
+   */
+  spawn(
+    file: string,
+    args: string[],
+    env: string[] | null,
+    directory: string | null,
+    descriptors: Int32Array,
+    newSession: boolean,
+    into: Float64Array,
+  ): void;
+  /** Never returns. @param parent The pid of this process's parent, with which it ends. */
+  enterCommandLoop(channel: number, parent: number): never;
   createMemfd(pages: number): number;
   readPagemap(pid: number, address: bigint, pages: number, entries: BigUint64Array): void;
   readPageStates(
@@ -106,6 +125,16 @@ export function systemError(errno: number, syscall: string): SystemError {
   return new SystemError({ code: errnoName(errno), errno: -errno, syscall });
 }
 
+/** The file of the addon. @throws Error if there is none. */
+export function addonPath(): string {
+  // COWLAB_ADDON is for tests of another build of the addon, such as the one with sanitizers.
+  const override = process.env['COWLAB_ADDON'];
+  if (override) return override;
+  const packageRoot = dirname(dirname(fileURLToPath(import.meta.url)));
+  const { resolve } = createRequire(import.meta.url)('node-gyp-build') as { resolve: (root: string) => string };
+  return resolve(packageRoot);
+}
+
 let loaded: NativeAddon | undefined;
 
 function load(): NativeAddon {
@@ -117,13 +146,8 @@ function load(): NativeAddon {
     );
   }
   const require = createRequire(import.meta.url);
-  const override = process.env['COWLAB_ADDON'];
-  const packageRoot = dirname(dirname(fileURLToPath(import.meta.url)));
   try {
-    // COWLAB_ADDON is for tests of another build of the addon, such as the one with sanitizers.
-    const addon = override
-      ? (require(override) as NativeAddon)
-      : (require('node-gyp-build') as (root: string) => NativeAddon)(packageRoot);
+    const addon = require(addonPath()) as NativeAddon;
     addon.setErrorFactory(systemError);
     return addon;
   } catch (error) {

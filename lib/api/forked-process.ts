@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ProcessEndedError, SystemError } from '../errors.js';
-import { native, systemError } from '../native.js';
+import { addonPath, native, systemError } from '../native.js';
 import {
   MAX_REGION_PAGES,
   requireInteger,
@@ -74,7 +74,7 @@ export interface CountedFork {
 
 export class ForkedProcess {
   readonly pid: number;
-  /** Nanoseconds that the fork call took in the parent. */
+  /** Nanoseconds that the call took in the parent: fork, or posix_spawn. */
   readonly forkNs: number;
   /** Resolves when the process has ended and has been waited for. Never rejects. */
   readonly ended: Promise<ExitStatus>;
@@ -111,6 +111,25 @@ export class ForkedProcess {
     // Not waited for: fork() is synchronous, and the process carries out these commands before any other.
     void root.#fillHoles().catch(() => undefined);
     return root;
+  }
+
+  /** @internal Starts a fresh Node that enters the command loop, and has no memory of this one. */
+  static fromProgram(): ForkedProcess {
+    const [ours, theirs] = native().openChannel();
+    const into = new Float64Array(2);
+    // Not our own script, so that nothing but the addon is loaded there.
+    const script = 'require(process.argv[1]).enterCommandLoop(3, Number(process.argv[2]))';
+    const argv = [process.execPath, '-e', script, addonPath(), String(process.pid)];
+    try {
+      native().spawn(process.execPath, argv, null, null, Int32Array.of(-1, -1, -1, theirs), false, into);
+    } catch (error) {
+      closeSync(ours);
+      throw error;
+    } finally {
+      closeSync(theirs);
+    }
+    const [pid = 0, spawnNs = 0] = into;
+    return new ForkedProcess({ pid, forkNs: spawnNs, connection: new Connection(ours) }, undefined, new Map());
   }
 
   /** How it ended; undefined while it lives. */
@@ -485,4 +504,15 @@ function report({ minorFaults, majorFaults, elapsedNs, sum }: Reply): AccessRepo
  */
 export function fork(): ForkedProcess {
   return ForkedProcess.fromNode();
+}
+
+/**
+ * A fresh Node, by posix_spawn, that never runs JavaScript of yours: it enters the command loop, as what fork() makes
+ * does, and has none of this process's memory. What "spawn" is to Python's multiprocessing.
+ *
+ * @throws SystemError from posix_spawn.
+ * @throws FeatureUnavailableError on anything but Linux.
+ */
+export function spawnFresh(): ForkedProcess {
+  return ForkedProcess.fromProgram();
 }

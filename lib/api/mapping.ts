@@ -7,7 +7,7 @@ import type { NativeMapping } from '../native.js';
 import { requireMemory } from '../proc/meminfo.js';
 import { countPages } from '../proc/pagemap.js';
 import { readSysctl } from '../proc/sysctl.js';
-import { requireOneOf, requireRange, requireSelection } from '../schema/arguments.js';
+import { MAX_REGION_PAGES, requireInteger, requireOneOf, requireRange, requireSelection } from '../schema/arguments.js';
 import type { PageChoice, PageRange } from '../schema/arguments.js';
 import { PageSet } from '../schema/page-set.js';
 import type { Advice } from '../schema/step.js';
@@ -30,9 +30,7 @@ export function openMappings(): Mapping[] {
 }
 
 export class Mapping {
-  readonly pages: number;
-  /** Bytes. */
-  readonly length: number;
+  #pages: number;
   readonly #native: NativeMapping;
   /** Pages that a child will not have. */
   readonly #dontfork = new PageSet();
@@ -42,13 +40,21 @@ export class Mapping {
   /** @internal Use mmap(). */
   constructor(mapping: NativeMapping, pages: number) {
     this.#native = mapping;
-    this.pages = pages;
-    this.length = pages * native().pageSizeBytes;
+    this.#pages = pages;
     open.add(new WeakRef(this));
   }
 
   get isOpen(): boolean {
     return this.#open;
+  }
+
+  get pages(): number {
+    return this.#pages;
+  }
+
+  /** Bytes. */
+  get length(): number {
+    return this.#pages * native().pageSizeBytes;
   }
 
   get address(): bigint {
@@ -93,6 +99,18 @@ export class Mapping {
     this.#native.advise(first, pages, number);
     if (advice === 'dontfork') this.#dontfork.add({ first, pages });
     if (advice === 'dofork') this.#dontfork.remove({ first, pages });
+  }
+
+  /**
+   * mremap(2) to `pages` pages in all, at a new address. Processes that have been forked keep what they have.
+   * @throws TypeError unless it is private anonymous memory whose buffer nobody has asked for.
+   * @throws SystemError ENOMEM. Each step is judged alone: so a mapping can come to be larger than RAM and swap.
+   */
+  grow(pages: number): void {
+    this.#requireOpen();
+    requireInteger('pages', pages, this.#pages + 1, MAX_REGION_PAGES);
+    this.#native.grow(pages);
+    this.#pages = pages;
   }
 
   /** munmap(2). Detaches the buffer. May be called again. */

@@ -11,6 +11,7 @@ namespace cowlab {
 
 AddonData::~AddonData() {
   for (const pid_t child : children) end_process(child);
+  for (const pid_t program : programs) adopt_process(program);
 }
 
 void throw_failure(Napi::Env env, const Failure& failure) {
@@ -69,6 +70,27 @@ uint64_t address_argument(const Napi::CallbackInfo& info, size_t index, uint64_t
     throw_range_error(info.Env(), "address must be page-aligned and inside user space");
   }
   return address;
+}
+
+std::string string_argument(const Napi::CallbackInfo& info, size_t index, const char* name) {
+  if (!info[index].IsString()) throw_type_error(info.Env(), name);
+  std::string text = info[index].As<Napi::String>().Utf8Value();
+  if (text.find('\0') != std::string::npos) throw_range_error(info.Env(), name);
+  return text;
+}
+
+std::vector<std::string> strings_argument(const Napi::CallbackInfo& info, size_t index,
+                                          const char* name) {
+  if (!info[index].IsArray()) throw_type_error(info.Env(), name);
+  const Napi::Array array = info[index].As<Napi::Array>();
+  std::vector<std::string> strings;
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    const Napi::Value value = array[i];
+    if (!value.IsString()) throw_type_error(info.Env(), name);
+    strings.push_back(value.As<Napi::String>().Utf8Value());
+    if (strings.back().find('\0') != std::string::npos) throw_range_error(info.Env(), name);
+  }
+  return strings;
 }
 
 pid_t pid_argument(const Napi::CallbackInfo& info, size_t index) {

@@ -5,6 +5,7 @@
 
 #include <napi.h>
 
+#include <string>
 #include <vector>
 
 #include "../core/result.h"
@@ -24,6 +25,8 @@ struct AddonData {
   Napi::FunctionReference make_system_error;
   // Forked here and not waited for yet.
   std::vector<pid_t> children;
+  // Programs started here: they may outlive the environment.
+  std::vector<pid_t> programs;
   // The same of restorers, which must outlive the environment.
   std::vector<pid_t> restorers;
 };
@@ -47,6 +50,11 @@ int fd_argument(const Napi::CallbackInfo& info, size_t index, int min, const cha
 bool boolean_argument(const Napi::CallbackInfo& info, size_t index, const char* name);
 // An address given as a BigInt: page-aligned, and with `pages` pages behind it inside user space.
 uint64_t address_argument(const Napi::CallbackInfo& info, size_t index, uint64_t pages);
+// A string without a NUL in it.
+std::string string_argument(const Napi::CallbackInfo& info, size_t index, const char* name);
+// An array of such strings.
+std::vector<std::string> strings_argument(const Napi::CallbackInfo& info, size_t index,
+                                          const char* name);
 pid_t pid_argument(const Napi::CallbackInfo& info, size_t index);
 
 // The bytes of a typed array of exactly this kind and at least `length` elements, in memory that

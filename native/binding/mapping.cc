@@ -87,6 +87,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
                            InstanceMethod<&Mapping::access>("access"),
                            InstanceMethod<&Mapping::advise>("advise"),
                            InstanceMethod<&Mapping::buffer>("buffer"),
+                           InstanceMethod<&Mapping::grow>("grow"),
                            InstanceMethod<&Mapping::close>("close"),
                        });
   }
@@ -107,6 +108,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
         integer_argument(info, 5, 0, 1ULL << 40, "offset must be a whole number of pages") *
         page_size();
     if (spec.fd >= 0) require_safe_object(env, spec);
+    growable_ = !spec.shared && spec.fd < 0;
     if (live_ranges >= kMostRanges) throw_failure(env, Failure{ENOMEM, "mmap"});
     range_ = std::make_shared<Range>(unwrap(env, map_region(spec)), spec.length);
     Napi::MemoryManagement::AdjustExternalMemory(env, kToldBytes);
@@ -200,6 +202,22 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     return Napi::Value(env, created);
   }
 
+  // grow(pages): mremap, to a new address, so that only what JavaScript has no view of can; and
+  // only private anonymous memory has something behind its new pages.
+  Napi::Value grow(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    Range& range = open_range(info);
+    if (!growable_ || shown_) {
+      throw_type_error(env, "only private anonymous memory without an ArrayBuffer can grow");
+    }
+    const uint64_t pages = range.length / page_size();
+    const uint64_t wanted = integer_argument(info, 0, pages + 1, kMaxRegionBytes / page_size(),
+                                             "pages must be more than there are, up to 2^34");
+    range.base = unwrap(env, grow_region(range.base, range.length, wanted * page_size()));
+    range.length = wanted * page_size();
+    return env.Undefined();
+  }
+
   // Gives the memory back. If JavaScript may still see the addresses (also after
   // ArrayBuffer.transfer(), which moves them where nobody can detach them), they stay readable and
   // empty until its buffer is collected.
@@ -226,6 +244,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     Napi::MemoryManagement::AdjustExternalMemory(Env(), -kToldBytes);
   }
 
+  bool growable_ = false;
   std::shared_ptr<Range> range_;
   std::shared_ptr<Shown> shown_;
 };

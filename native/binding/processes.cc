@@ -4,7 +4,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "../core/access.h"
@@ -85,13 +84,17 @@ Napi::Value wait_without_blocking(const Napi::CallbackInfo& info) {
   const pid_t pid = pid_argument(info, 0);
   auto into = typed_array_argument<Napi::Float64Array>(info, 1, napi_float64_array, 6,
                                                        "into must be a Float64Array(6)");
-  std::vector<pid_t>& children = env.GetInstanceData<AddonData>()->children;
+  AddonData* data = env.GetInstanceData<AddonData>();
   // Others have children too: libuv waits for those of child_process.
-  const auto child = std::find(children.begin(), children.end(), pid);
-  if (child == children.end()) throw_type_error(env, "pid must be that of a process forked here");
-  const WaitReport report = unwrap(env, wait_process(pid));
+  const bool forked = std::erase(data->children, pid) > 0;
+  std::vector<pid_t>& ours = forked ? data->children : data->programs;
+  if (!forked && std::erase(data->programs, pid) == 0) {
+    throw_type_error(env, "pid must be that of a process started here");
+  }
+  const Result<WaitReport> waited = wait_process(pid);
+  if (!waited.ok() || !waited.value().ended) ours.push_back(pid);
+  const WaitReport report = unwrap(env, waited);
   if (!report.ended) return Napi::Boolean::New(env, false);
-  children.erase(child);
   const rusage& usage = report.usage;
   into[0] = report.status;
   into[1] = static_cast<double>(usage.ru_minflt);

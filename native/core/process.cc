@@ -9,14 +9,15 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <mutex>
+#include <vector>
 
 #include "child.h"
 #include "command_loop.h"
 
 namespace cowlab {
-namespace {
 
-[[noreturn]] void become_root(int channel, pid_t parent) {
+void become_root(int channel, pid_t parent) {
   // The terminal's Ctrl-C is for the harness, which then cleans up; a process group of our own
   // keeps it from us.
   setpgid(0, 0);
@@ -29,8 +30,6 @@ namespace {
   keep_only(&channel, 1);
   run_command_loop();
 }
-
-}  // namespace
 
 Result<Channel> open_channel() {
   int ends[2];
@@ -69,6 +68,25 @@ Result<WaitReport> wait_process(pid_t pid) {
   if (waited < 0) return last_failure("wait4");
   report.ended = waited == pid;
   return report;
+}
+
+namespace {
+// The environments of several threads may end at once.
+std::mutex adopted_lock;
+std::vector<pid_t> adopted;
+}  // namespace
+
+void adopt_process(pid_t pid) {
+  {
+    const std::lock_guard guard(adopted_lock);
+    adopted.push_back(pid);
+  }
+  reap_adopted();
+}
+
+void reap_adopted() {
+  const std::lock_guard guard(adopted_lock);
+  std::erase_if(adopted, [](pid_t pid) { return waitpid(pid, nullptr, WNOHANG) != 0; });
 }
 
 void end_process(pid_t pid) {

@@ -52,6 +52,10 @@ Result<ForkedProcess> fork_child(Channel channel, const RunChild& run_child) {
 // the other end of its socket does, or when the thread that called this ends.
 Result<ForkedProcess> fork_process();
 
+// What a fresh interpreter does in place of its program: it enters the command loop on `channel`,
+// and goes when that is closed or when `parent`, which started it, ends.
+[[noreturn]] void become_root(int channel, pid_t parent);
+
 struct WaitReport {
   bool ended;
   int status;  // as wait4(2) gives it
@@ -60,6 +64,11 @@ struct WaitReport {
 
 // Does not block: `ended` is false while the child lives.
 Result<WaitReport> wait_process(pid_t pid);
+
+// Takes a living child over for which nobody will wait any more, and waits for those taken over
+// before that have ended.
+void adopt_process(pid_t pid);
+void reap_adopted();
 
 // Kills a child and waits for it.
 void end_process(pid_t pid);

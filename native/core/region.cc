@@ -78,7 +78,9 @@ Result<char*> grow_region(char* base, uint64_t old_length, uint64_t length) {
     unmap_region(target, length);
     return failure;
   }
-  unmap_region(base, old_length);  // what is left there are the two guards
+  // The guards alone: what was between them is free, and another thread may have mapped there.
+  munmap(base - page_size(), page_size());
+  munmap(base + old_length, page_size());
   return target;
 }
 

@@ -90,7 +90,7 @@ describe('run', () => {
 
 describe('bad input is exit code 2, and says what would be right', () => {
   test.each([
-    [['run', 'no-such'], /there is no experiment no-such.*enomem, cow-growth/s],
+    [['run', 'no-such'], /there is no experiment no-such.*enomem, eighteen-gb/s],
     [['run', 'cow-growth', '--param', 'size'], /write name=value/],
     [['run', 'cow-growth', '--param', 'sise=1MiB'], /has no parameter sise; it has: size/],
     [['run', 'cow-growth', '--param', 'size=banana'], /"banana" is not a size/],

@@ -132,6 +132,16 @@ const VALID = {
   openChannel: [],
   sendCommand: [() => fds[0] ?? 0, () => new BigUint64Array(16), () => -1],
   waitProcess: [() => process.pid, floats],
+  spawn: [
+    () => 'true',
+    () => ['true'],
+    () => null,
+    () => null,
+    () => Int32Array.of(-1, fds[0] ?? -1, -1),
+    () => false,
+    floats,
+  ],
+  enterCommandLoop: [() => fds[0] ?? 0, () => 1],
   preferProcess: [() => 2 ** 31 - 1, () => true],
   createMemfd: [() => 4],
   readPagemap: [() => process.pid, () => address() ?? 0n, () => 4, () => new BigUint64Array(4)],
@@ -154,6 +164,7 @@ const VALID = {
   access: [() => true, ...[0, 4, 0, 4, 2, 1, 7].map((n) => () => n), () => 1n, floats],
   advise: [() => 0, () => 4, () => 4],
   buffer: [],
+  grow: [() => 8],
   close: [],
 };
 
@@ -161,8 +172,11 @@ const VALID = {
 function isTooMuch(name, args) {
   // The pid may be anybody's.
   if (name === 'preferProcess') return typeof args[0] === 'number' && args[0] !== 2 ** 31 - 1;
+  // A program of another name may be anything, and the command loop is for good.
+  if (name === 'spawn') return typeof args[0] === 'string' && args[0] !== 'true';
+  if (name === 'enterCommandLoop') return args[1] === process.ppid;
   const isMany = (pages) => typeof pages === 'number' && pages > FEW_PAGES && pages <= MOST_PAGES;
-  return (name === 'countPages' || name === 'Mapping' || name === 'createMemfd') && args.some(isMany);
+  return ['countPages', 'Mapping', 'createMemfd', 'grow'].includes(name) && args.some(isMany);
 }
 
 let [returned, threw, forked] = [0, 0, 0];
@@ -184,6 +198,7 @@ function keep(name, result, args) {
   if (name === 'startRestorer') buryRestorer(args[4]);
   if (name === 'lockFile') fds.push(result);
   if (name === 'fork') bury(args[0]);
+  if (name === 'spawn') while (!addon.waitProcess(args[6][0], floats())) continue;
   if (name === 'openChannel') fds.push(...result);
   if (name === 'createMemfd') fds.push(result);
   if (name === 'Mapping') mappings.unshift(result);
