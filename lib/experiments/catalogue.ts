@@ -3,10 +3,20 @@ import { cowGrowth } from './cow-growth.js';
 import type { AnyExperiment } from './define.js';
 import { eighteenGb } from './eighteen-gb.js';
 import { enomem } from './enomem.js';
+import { nodeSpawn } from './node-spawn.js';
 import { oom } from './oom.js';
 import { readOnly } from './read-only.js';
+import { startMethods } from './start-methods.js';
 
-export const experiments: readonly AnyExperiment[] = [enomem, eighteenGb, readOnly, cowGrowth, oom];
+export const experiments: readonly AnyExperiment[] = [
+  enomem,
+  eighteenGb,
+  startMethods,
+  nodeSpawn,
+  readOnly,
+  cowGrowth,
+  oom,
+];
 
 export function findExperiment(name: string): AnyExperiment | undefined {
   return experiments.find((experiment) => experiment.name === name);

@@ -3,9 +3,19 @@ import { COW_GROWTH } from './explanations/cow-growth.js';
 import { EIGHTEEN_GB } from './explanations/eighteen-gb.js';
 import { ENOMEM } from './explanations/enomem.js';
 import type { Explanation } from './explanations/explanation.js';
+import { NODE_SPAWN } from './explanations/node-spawn.js';
 import { OOM } from './explanations/oom.js';
 import { READ_ONLY } from './explanations/read-only.js';
+import { START_METHODS } from './explanations/start-methods.js';
 
 export type { Explanation } from './explanations/explanation.js';
 
-export const EXPLANATIONS: readonly Explanation[] = [ENOMEM, EIGHTEEN_GB, READ_ONLY, COW_GROWTH, OOM];
+export const EXPLANATIONS: readonly Explanation[] = [
+  ENOMEM,
+  EIGHTEEN_GB,
+  START_METHODS,
+  NODE_SPAWN,
+  READ_ONLY,
+  COW_GROWTH,
+  OOM,
+];
