@@ -1,5 +1,6 @@
 /** The one importer of the addon, and its typed interface. Everything above calls through `native()`. */
 import { createRequire } from 'node:module';
+import { constants } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
@@ -30,6 +31,15 @@ export interface NativeMapping {
   /** mremap to `pages` pages, at a new address. Only private anonymous memory that has no buffer() can. */
   grow(pages: number): void;
   close(): void;
+  /**
+   * Adds 1 to the slot at `offset` bytes, so many times.
+   * @param guard 0: none, 1: atomic, 2: under the slot's lock.
+   * @returns The value after it.
+   */
+  count(offset: number, guard: number, times: number): number;
+  /** @returns Whether the last owner of the slot's lock died with it. */
+  lock(offset: number, milliseconds: number): boolean;
+  unlock(offset: number): void;
 }
 
 export interface NativeProbeResults {
@@ -57,6 +67,7 @@ export interface NativeAddon {
   /** `into` receives the pid, nanoseconds, and our end of the socket to the child, which is the caller's to close. */
   fork(into: Float64Array): void;
   openChannel(): [ours: number, theirs: number];
+  openPipe(): [reader: number, writer: number];
   sendCommand(fd: number, words: BigUint64Array, passedFd: number): void;
   /** For what fork() and spawn() made. False while it lives; else `into` holds status, minor and major faults, max RSS in bytes, user and system us. */
   waitProcess(pid: number, into: Float64Array): boolean;
@@ -113,11 +124,18 @@ export interface NativeAddon {
 
 /** The name of an errno, such as 'ENOMEM'. @param errno Positive, as C has it. */
 export function errnoName(errno: number): string {
-  try {
-    return getSystemErrorName(-errno);
-  } catch {
-    return `errno ${String(errno)}`;
-  }
+  const known = ((): string => {
+    try {
+      return getSystemErrorName(-errno);
+    } catch {
+      return 'Unknown';
+    }
+  })();
+  if (!known.startsWith('Unknown')) return known;
+  // Those that libuv does not know, such as EDEADLK.
+  const [name = `errno ${String(errno)}`] =
+    Object.entries(constants.errno).find(([, number]) => number === errno) ?? [];
+  return name;
 }
 
 /** @param errno Positive, as C has it. */

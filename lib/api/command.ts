@@ -15,6 +15,12 @@ export const Op = {
   wait: 10n,
   exit: 11n,
   restrict: 12n,
+  count: 20n,
+  look: 21n,
+  lock: 22n,
+  unlock: 23n,
+  send: 24n,
+  receive: 25n,
 } as const;
 
 export const MapFlag = { shared: 1n, noreserve: 2n, populate: 4n, object: 8n } as const;
@@ -50,6 +56,9 @@ export interface Command {
   offset?: bigint;
   value?: bigint;
   selection?: Selection;
+  /** Address of a gate to pass first, and how many pass it together. */
+  gate?: bigint;
+  gateCount?: bigint;
 }
 
 export const RECORD_WORDS = 16;
@@ -74,6 +83,8 @@ export function encodeCommand(command: Command): BigUint64Array {
   words[4] = command.flags ?? 0n;
   words[5] = command.offset ?? 0n;
   words[6] = command.value ?? 0n;
+  words[14] = command.gate ?? 0n;
+  words[15] = command.gateCount ?? 0n;
   const { selection } = command;
   if (selection) {
     const { first, pages, from, to, stride, pattern, seed } = selection;
@@ -98,6 +109,8 @@ export interface Reply {
   /** Committed_AS right before and after a fork that was to read it. */
   committedBeforeKb: number;
   committedAfterKb: number;
+  /** How often the last owner of the lock had died with it. */
+  deadOwners: number;
 }
 
 /** In the order of native/core/command.h's FailedCall. */
@@ -113,6 +126,8 @@ const FAILED_CALLS = [
   'command',
   'sched_setaffinity',
   'capset',
+  'futex',
+  'message',
 ];
 
 export function decodeReply(record: Buffer): Reply {
@@ -132,5 +147,6 @@ export function decodeReply(record: Buffer): Reply {
     syscall: FAILED_CALLS[number(10)] ?? 'command',
     committedBeforeKb: number(11),
     committedAfterKb: number(12),
+    deadOwners: number(13),
   };
 }

@@ -273,6 +273,11 @@ export class ForkedProcess {
     }
   }
 
+  /** @internal Carries out a command about memory that the caller has looked at. @param passedFd Closed here. */
+  perform(command: Command, passedFd = -1): Promise<Reply> {
+    return this.#command(command, passedFd);
+  }
+
   /** Without a child when the kernel refused it. */
   async #fork(flags: bigint): Promise<{ child?: ForkedProcess; reply: Reply }> {
     this.#requireLiving();

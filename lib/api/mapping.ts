@@ -113,6 +113,12 @@ export class Mapping {
     this.#pages = pages;
   }
 
+  /** @internal The slot at `offset` bytes: lib/api/sharing.ts. */
+  get slots(): Pick<NativeMapping, 'count' | 'lock' | 'unlock'> {
+    this.#requireOpen();
+    return this.#native;
+  }
+
   /** munmap(2). Detaches the buffer. May be called again. */
   unmap(): void {
     if (!this.#open) return;

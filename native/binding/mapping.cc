@@ -12,6 +12,7 @@
 #include "../core/access.h"
 #include "../core/fd.h"
 #include "../core/region.h"
+#include "../core/sharing.h"
 #include "arguments.h"
 #include "parts.h"
 
@@ -60,6 +61,14 @@ struct Shown {
   bool detached = false;                      // by Mapping::close()
 };
 
+// Locks are owned by threads. A thread that ends leaves its memory to the kernel until that has
+// looked for them, so nothing is to be done here then.
+LockOwner* lock_owner() {
+  static thread_local constinit LockOwner owner;
+  owner.prepare();
+  return &owner;
+}
+
 // Whether JavaScript can run no more here: the main thread's last moments, or a worker's.
 bool is_ending(napi_env env) {
   napi_value object = nullptr;
@@ -89,6 +98,9 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
                            InstanceMethod<&Mapping::buffer>("buffer"),
                            InstanceMethod<&Mapping::grow>("grow"),
                            InstanceMethod<&Mapping::close>("close"),
+                           InstanceMethod<&Mapping::count>("count"),
+                           InstanceMethod<&Mapping::lock>("lock"),
+                           InstanceMethod<&Mapping::unlock>("unlock"),
                        });
   }
 
@@ -238,8 +250,54 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     return env.Undefined();
   }
 
+  // A slot of shared memory, at `info[0]` bytes.
+  Slot* slot_argument(const Napi::CallbackInfo& info) {
+    Range& range = open_range(info);
+    const uint64_t offset = integer_argument(info, 0, 0, range.length - sizeof(Slot),
+                                             "offset must lie inside the mapping");
+    if (offset % sizeof(Slot) != 0) {
+      throw_range_error(info.Env(), "offset must be a multiple of 64");
+    }
+    return reinterpret_cast<Slot*>(range.base + offset);
+  }
+
+  // count(offset, guard, times): adds 1, so many times, and returns the value after it.
+  Napi::Value count(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    Slot* const slot = slot_argument(info);
+    const auto guard = static_cast<Guard>(integer_argument(info, 1, 0, 2, "guard must be 0 to 2"));
+    const uint64_t times = integer_argument(info, 2, 0, 1ULL << 32, "times must be up to 2^32");
+    LockOwner* const owner = lock_owner();
+    const SharingReport report = count_up(slot, guard, times, owner, -1);
+    if (report.error != 0) throw_failure(env, Failure{report.error, "futex"});
+    return Napi::Number::New(env, static_cast<double>(slot->value.load()));
+  }
+
+  // lock(offset, milliseconds): whether the last owner died with it.
+  Napi::Value lock(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    Slot* const slot = slot_argument(info);
+    const uint64_t wait_ms =
+        integer_argument(info, 1, 0, 1ULL << 31, "milliseconds must be up to 2^31");
+    const Locked locked = lock_owner()->acquire(&slot->lock, now_ns() + wait_ms * 1'000'000, -1);
+    if (locked == Locked::kTimedOut) throw_failure(env, Failure{ETIMEDOUT, "futex"});
+    if (locked == Locked::kIsOwner || locked == Locked::kTooMany) {
+      throw_failure(env, Failure{EDEADLK, "futex"});
+    }
+    return Napi::Boolean::New(env, locked == Locked::kOwnerDied);
+  }
+
+  Napi::Value unlock(const Napi::CallbackInfo& info) {
+    Slot* const slot = slot_argument(info);
+    if (!lock_owner()->release(&slot->lock)) {
+      throw_failure(info.Env(), Failure{EPERM, "futex"});
+    }
+    return info.Env().Undefined();
+  }
+
   void let_go() {
     if (!range_) return;
+    lock_owner()->forsake(range_->base, range_->length);
     range_.reset();
     Napi::MemoryManagement::AdjustExternalMemory(Env(), -kToldBytes);
   }

@@ -44,6 +44,21 @@ Napi::Value open_channel_pair(const Napi::CallbackInfo& info) {
   return ends;
 }
 
+// openPipe(): the reading and the writing end.
+Napi::Value open_pipe(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) throw_failure(env, last_failure("pipe2"));
+  Fd reader(ends[0]);
+  Fd writer(ends[1]);
+  Napi::Array result = Napi::Array::New(env, 2);
+  result.Set(0u, reader.get());
+  result.Set(1u, writer.get());
+  reader.release();
+  writer.release();
+  return result;
+}
+
 // sendCommand(fd, words, passedFd | -1): one command, with a descriptor if there is one. Never
 // blocks.
 Napi::Value send_command(const Napi::CallbackInfo& info) {
@@ -135,6 +150,7 @@ Napi::Value create_memfd(const Napi::CallbackInfo& info) {
 void export_processes(Napi::Env env, Napi::Object exports) {
   exports.Set("fork", Napi::Function::New(env, fork_from_node));
   exports.Set("openChannel", Napi::Function::New(env, open_channel_pair));
+  exports.Set("openPipe", Napi::Function::New(env, open_pipe));
   exports.Set("sendCommand", Napi::Function::New(env, send_command));
   exports.Set("waitProcess", Napi::Function::New(env, wait_without_blocking));
   exports.Set("preferProcess", Napi::Function::New(env, prefer_process_for_javascript));

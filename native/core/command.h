@@ -23,6 +23,13 @@ enum class Op : uint64_t {
   kWait = 10,
   kExit = 11,
   kRestrict = 12,
+  // Shared memory (sharing_commands.cc): `address` is a Slot, the words or the first Ring.
+  kCount = 20,
+  kLook = 21,
+  kLock = 22,
+  kUnlock = 23,
+  kSend = 24,
+  kReceive = 25,
 };
 
 enum MapFlag : uint64_t {
@@ -45,13 +52,15 @@ enum RestrictFlag : uint64_t {
 struct Command {
   Op op;
   uint64_t address;
-  uint64_t length;    // bytes
-  uint64_t argument;  // protection, advice, exit code, pid or new length
-  uint64_t flags;     // MapFlag, ForkFlag or RestrictFlag
-  uint64_t offset;    // bytes into the object
-  uint64_t value;     // what kWrite writes
+  uint64_t length;  // bytes
+  uint64_t
+      argument;     // protection, advice, exit code, pid or new length; of kCount and kLook: Guard
+  uint64_t flags;   // MapFlag, ForkFlag or RestrictFlag
+  uint64_t offset;  // bytes into the object
+  uint64_t value;   // what kWrite writes
   Selection selection;
-  uint64_t unused[2];
+  uint64_t gate;        // address of a Gate to pass first, 0 for none
+  uint64_t gate_count;  // how many pass it together
 };
 
 struct Reply {
@@ -68,7 +77,8 @@ struct Reply {
   uint64_t syscall;  // FailedCall
   uint64_t committed_before_kb;
   uint64_t committed_after_kb;
-  uint64_t unused[3];
+  uint64_t dead_owners;  // of the lock that was taken
+  uint64_t unused[2];
 };
 
 enum class FailedCall : uint64_t {
@@ -83,6 +93,8 @@ enum class FailedCall : uint64_t {
   kOther,
   kSchedSetaffinity,
   kCapset,
+  kFutex,
+  kMessage,
 };
 
 static_assert(sizeof(Command) == 128, "a command is 16 words");

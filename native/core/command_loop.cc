@@ -21,6 +21,7 @@
 #include "commit_counter.h"
 #include "region.h"
 #include "restrict.h"
+#include "sharing_commands.h"
 
 namespace cowlab {
 namespace {
@@ -280,6 +281,7 @@ void carry_out(const Command& command, int fd, Reply* reply) {
     case Op::kRestrict:
       return do_restrict(command, reply);
     default:
+      if (carry_out_sharing(command, fd, kChannel, reply)) return;
       return fail(reply, ENOSYS, FailedCall::kOther);
   }
 }

@@ -130,6 +130,7 @@ const VALID = {
   setErrorFactory: [() => (errno, syscall) => new Error(`${syscall} ${String(errno)}`)],
   fork: [floats],
   openChannel: [],
+  openPipe: [],
   sendCommand: [() => fds[0] ?? 0, () => new BigUint64Array(16), () => -1],
   waitProcess: [() => process.pid, floats],
   spawn: [
@@ -164,6 +165,9 @@ const VALID = {
   access: [() => true, ...[0, 4, 0, 4, 2, 1, 7].map((n) => () => n), () => 1n, floats],
   advise: [() => 0, () => 4, () => 4],
   buffer: [],
+  count: [() => 64, () => 1, () => 3],
+  lock: [() => 64, () => 1],
+  unlock: [() => 64],
   grow: [() => 8],
   close: [],
 };
@@ -175,6 +179,9 @@ function isTooMuch(name, args) {
   // A program of another name may be anything, and the command loop is for good.
   if (name === 'spawn') return typeof args[0] === 'string' && args[0] !== 'true';
   if (name === 'enterCommandLoop') return args[1] === process.ppid;
+  // Each is done, and waited for.
+  if (name === 'count') return typeof args[2] === 'number' && args[2] > 1000;
+  if (name === 'lock') return typeof args[1] === 'number' && args[1] > 5;
   const isMany = (pages) => typeof pages === 'number' && pages > FEW_PAGES && pages <= MOST_PAGES;
   return ['countPages', 'Mapping', 'createMemfd', 'grow'].includes(name) && args.some(isMany);
 }
@@ -199,7 +206,7 @@ function keep(name, result, args) {
   if (name === 'lockFile') fds.push(result);
   if (name === 'fork') bury(args[0]);
   if (name === 'spawn') while (!addon.waitProcess(args[6][0], floats())) continue;
-  if (name === 'openChannel') fds.push(...result);
+  if (name === 'openChannel' || name === 'openPipe') fds.push(...result);
   if (name === 'createMemfd') fds.push(result);
   if (name === 'Mapping') mappings.unshift(result);
   if (name === 'buffer') {
