@@ -8,6 +8,8 @@ export { FeatureUnavailableError, ProcessEndedError, SystemError } from './error
 
 export { fork, spawnFresh } from './api/forked-process.js';
 export type { AccessReport, ForkedProcess, ForkedRegion, Placement, RegionHandle } from './api/forked-process.js';
+export { MessagePipe, SharedArea, SharedNumber } from './api/sharing.js';
+export type { Gate, Guard, Ring, SharingReport } from './api/sharing.js';
 export { spawn } from './api/spawn.js';
 export type { SpawnOptions, SpawnStdio, SpawnedProgram } from './api/spawn.js';
 export { mmap } from './api/mapping.js';

@@ -6,6 +6,7 @@ import { enomem } from './enomem.js';
 import { nodeSpawn } from './node-spawn.js';
 import { oom } from './oom.js';
 import { readOnly } from './read-only.js';
+import { sharedMemory } from './shared-memory.js';
 import { startMethods } from './start-methods.js';
 
 export const experiments: readonly AnyExperiment[] = [
@@ -15,6 +16,7 @@ export const experiments: readonly AnyExperiment[] = [
   nodeSpawn,
   readOnly,
   cowGrowth,
+  sharedMemory,
   oom,
 ];
 

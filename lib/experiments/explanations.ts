@@ -6,6 +6,7 @@ import type { Explanation } from './explanations/explanation.js';
 import { NODE_SPAWN } from './explanations/node-spawn.js';
 import { OOM } from './explanations/oom.js';
 import { READ_ONLY } from './explanations/read-only.js';
+import { SHARED_MEMORY } from './explanations/shared-memory.js';
 import { START_METHODS } from './explanations/start-methods.js';
 
 export type { Explanation } from './explanations/explanation.js';
@@ -17,5 +18,6 @@ export const EXPLANATIONS: readonly Explanation[] = [
   NODE_SPAWN,
   READ_ONLY,
   COW_GROWTH,
+  SHARED_MEMORY,
   OOM,
 ];

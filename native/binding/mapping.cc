@@ -65,7 +65,10 @@ struct Shown {
 // looked for them, so nothing is to be done here then.
 LockOwner* lock_owner() {
   static thread_local constinit LockOwner owner;
-  owner.prepare();
+  static thread_local constinit bool prepared = false;
+  // Once: a forked child never comes here.
+  if (!prepared) owner.prepare();
+  prepared = true;
   return &owner;
 }
 
@@ -268,7 +271,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     const auto guard = static_cast<Guard>(integer_argument(info, 1, 0, 2, "guard must be 0 to 2"));
     const uint64_t times = integer_argument(info, 2, 0, 1ULL << 32, "times must be up to 2^32");
     LockOwner* const owner = lock_owner();
-    const SharingReport report = count_up(slot, guard, times, owner, -1);
+    const SharingReport report = add(slot, guard, times, owner, -1);
     if (report.error != 0) throw_failure(env, Failure{report.error, "futex"});
     return Napi::Number::New(env, static_cast<double>(slot->value.load()));
   }

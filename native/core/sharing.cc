@@ -18,6 +18,18 @@ constexpr uint64_t kForever = UINT64_MAX;
 // How many operations are done between two looks at the commander's socket.
 constexpr uint64_t kBatch = 4096;
 
+// How often a side of a ring looks once more before it sleeps: to sleep and be woken takes the time
+// of hundreds of messages.
+constexpr int kLooksBeforeSleep = 2000;
+
+void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 // How many messages at most go by before the other side is woken.
 constexpr uint32_t kBeforeWake = 64;
 
@@ -83,16 +95,30 @@ bool pass_gate(Gate* gate, uint32_t count, int hangup_fd) {
   return true;
 }
 
+SharingReport add(Slot* slot, Guard guard, uint64_t times, LockOwner* owner, int hangup_fd) {
+  SharingReport report{};
+  switch (guard) {
+    case Guard::kNone:
+      report.done = add_plain(slot, times);
+      break;
+    case Guard::kAtomic:
+      report.done = add_atomic(slot, times);
+      break;
+    case Guard::kLock:
+      add_locked(slot, times, owner, hangup_fd, &report);
+      break;
+  }
+  return report;
+}
+
 SharingReport count_up(Slot* slot, Guard guard, uint64_t times, LockOwner* owner, int hangup_fd) {
   SharingReport report{};
   const uint64_t start = now_ns();
   while (report.done < times && report.error == 0 && !gone(hangup_fd)) {
-    const uint64_t batch = batch_of(times - report.done);
-    if (guard == Guard::kLock) {
-      add_locked(slot, batch, owner, hangup_fd, &report);
-    } else {
-      report.done += guard == Guard::kNone ? add_plain(slot, batch) : add_atomic(slot, batch);
-    }
+    const SharingReport batch = add(slot, guard, batch_of(times - report.done), owner, hangup_fd);
+    report.done += batch.done;
+    report.dead_owners += batch.dead_owners;
+    report.error = batch.error;
   }
   report.elapsed_ns = now_ns() - start;
   return report;
@@ -134,6 +160,11 @@ SharingReport send_ring(Ring* ring, Bell* bell, uint64_t messages, int hangup_fd
       read = ring->read.load(std::memory_order_acquire);
       if (written - read == capacity) {
         wake_if_waiting(&bell->waiting);
+        for (int i = 0; i < kLooksBeforeSleep && written - read == capacity; i++) {
+          pause_briefly();
+          read = ring->read.load(std::memory_order_acquire);
+        }
+        if (written - read != capacity) continue;
         if (ring->closed.load() != 0) {
           report.error = EPIPE;
           break;
@@ -208,8 +239,17 @@ SharingReport receive_rings(Ring* first, uint64_t count, uint64_t stride, Bell* 
     return false;
   };
   const uint64_t start = now_ns();
+  int looks = 0;
   while (report.done < messages * count && report.error == 0) {
-    if (drain_all() > 0) continue;
+    if (drain_all() > 0) {
+      looks = 0;
+      continue;
+    }
+    if (looks++ < kLooksBeforeSleep) {
+      pause_briefly();
+      continue;
+    }
+    looks = 0;
     const bool closed = any_closed();
     bell->waiting.store(1, std::memory_order_relaxed);
     fence();

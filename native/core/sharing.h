@@ -55,7 +55,10 @@ struct SharingReport {
 // Waits until `count` have come. False when the commander is gone.
 bool pass_gate(Gate* gate, uint32_t count, int hangup_fd);
 
-// Adds 1 to the slot's value, so many times.
+// Adds 1 to the slot's value, so many times, and does nothing else: no clock, no look at anybody.
+SharingReport add(Slot* slot, Guard guard, uint64_t times, LockOwner* owner, int hangup_fd);
+
+// The same in batches, measured.
 SharingReport count_up(Slot* slot, Guard guard, uint64_t times, LockOwner* owner, int hangup_fd);
 
 // Reads an array of words again and again, `reads` words in all; under the slot's lock, word by
