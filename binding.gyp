@@ -59,6 +59,7 @@
       },
       'targets': [
         { 'target_name': 'cowlab-init', 'type': 'executable', 'sources': ['native/vm/init.c'] },
+        { 'target_name': 'cowlab-keeper', 'type': 'executable', 'sources': ['native/programs/keeper.c'] },
         { 'target_name': 'cowlab-tether', 'type': 'executable', 'sources': ['native/vm/tether.c'] },
       ],
     }],

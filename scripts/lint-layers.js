@@ -9,7 +9,7 @@ import path from 'node:path';
  * @typedef {import('eslint').Rule.Node} RuleNode
  */
 
-const BELOW_PROC = ['native', 'errors', 'schema'];
+const BELOW_PROC = ['native', 'own-program', 'errors', 'schema'];
 const BELOW_MACHINE = ['api', 'proc', 'errors', 'schema'];
 const MACHINE = ['machine', 'machine interface', 'machine/linux', 'machine/model'];
 const BELOW_CLI = ['experiments', ...MACHINE, 'api', 'proc', ...BELOW_PROC];
@@ -27,6 +27,7 @@ const BELOW_CLI = ['experiments', ...MACHINE, 'api', 'proc', ...BELOW_PROC];
 const LAYERS = [
   { name: 'schema', file: /^schema\//, values: [] },
   { name: 'errors', file: /^errors\.ts$/, values: [], types: ['schema'] },
+  { name: 'own-program', file: /^own-program\.ts$/, values: ['errors'] },
   { name: 'native', file: /^native\.ts$/, values: ['errors', 'schema'] },
   { name: 'proc', file: /^proc\//, values: BELOW_PROC },
   { name: 'api', file: /^api\//, values: ['proc', ...BELOW_PROC] },
@@ -53,7 +54,7 @@ const LAYERS = [
   // A report is made from a saved result, wherever that came from.
   { name: 'report', file: /^report\//, values: ['errors', 'schema'] },
   // It boots a command and brings out what that writes, and knows nothing of experiments.
-  { name: 'vm', file: /^vm\//, values: ['errors', 'schema'] },
+  { name: 'vm', file: /^vm\//, values: ['own-program', 'errors', 'schema'] },
   { name: 'index', file: /^index\.ts$/, values: ['report', ...BELOW_CLI] },
   { name: 'cli', file: /^cli\//, values: ['index', 'report', 'vm', ...BELOW_CLI] },
 ];

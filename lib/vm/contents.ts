@@ -5,25 +5,13 @@
  */
 import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { FeatureUnavailableError } from '../errors.js';
+import { PACKAGE_ROOT, ownProgram } from '../own-program.js';
 import { Image } from './image.js';
-
-/** Of this package: lib/vm and dist/vm stand equally deep in it. */
-export const PACKAGE_ROOT = realpathSync(fileURLToPath(new URL('../..', import.meta.url)));
 
 /** Where the guest has a file of the host that is no program and no library. @param hostPath A real path. */
 export function guestPath(hostPath: string): string {
   return join('/host', hostPath);
-}
-
-/** A program of native/vm. @throws FeatureUnavailableError when it was not built. */
-export function ownProgram(name: string): string {
-  const folders = ['build/Release', `prebuilds/${process.platform}-${process.arch}`];
-  const found = folders.map((folder) => join(PACKAGE_ROOT, folder, name)).find((path) => existsSync(path));
-  if (found !== undefined) return found;
-  const reason = `it is neither in ${folders.join(' nor in ')} of ${PACKAGE_ROOT}`;
-  throw new FeatureUnavailableError(name, reason, 'Build it with `npm run build:native`.');
 }
 
 /** The folder of a package as Node finds it for a file of `folder`, which must be a real path. */

@@ -6,7 +6,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Stream } from 'node:stream';
 import { FeatureUnavailableError } from '../errors.js';
-import { ownProgram } from './contents.js';
+import { ownProgram } from '../own-program.js';
 import { FrameDecoder } from './frames.js';
 import type { Frame } from './frames.js';
 import type { Image } from './image.js';
