@@ -1,11 +1,14 @@
 /** The experiments that come with cowlab, in the order in which they are listed. */
+import { arenas } from './arenas.js';
 import { cowGrowth } from './cow-growth.js';
 import type { AnyExperiment } from './define.js';
 import { eighteenGb } from './eighteen-gb.js';
 import { enomem } from './enomem.js';
+import { gc } from './gc.js';
 import { nodeSpawn } from './node-spawn.js';
 import { oom } from './oom.js';
 import { readOnly } from './read-only.js';
+import { refcount } from './refcount.js';
 import { sharedMemory } from './shared-memory.js';
 import { startMethods } from './start-methods.js';
 
@@ -17,6 +20,9 @@ export const experiments: readonly AnyExperiment[] = [
   readOnly,
   cowGrowth,
   sharedMemory,
+  refcount,
+  gc,
+  arenas,
   oom,
 ];
 

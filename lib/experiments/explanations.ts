@@ -1,11 +1,14 @@
 /** What `cowlab explain` says of each experiment, in the order of the catalogue. */
+import { ARENAS } from './explanations/arenas.js';
 import { COW_GROWTH } from './explanations/cow-growth.js';
 import { EIGHTEEN_GB } from './explanations/eighteen-gb.js';
 import { ENOMEM } from './explanations/enomem.js';
 import type { Explanation } from './explanations/explanation.js';
+import { GC } from './explanations/gc.js';
 import { NODE_SPAWN } from './explanations/node-spawn.js';
 import { OOM } from './explanations/oom.js';
 import { READ_ONLY } from './explanations/read-only.js';
+import { REFCOUNT } from './explanations/refcount.js';
 import { SHARED_MEMORY } from './explanations/shared-memory.js';
 import { START_METHODS } from './explanations/start-methods.js';
 
@@ -19,5 +22,8 @@ export const EXPLANATIONS: readonly Explanation[] = [
   READ_ONLY,
   COW_GROWTH,
   SHARED_MEMORY,
+  REFCOUNT,
+  GC,
+  ARENAS,
   OOM,
 ];

@@ -2,7 +2,7 @@ import type { Explanation } from './explanation.js';
 
 export const START_METHODS: Explanation = {
   name: 'start-methods',
-  question: 'fork, forkserver or spawn: what does each cost, and when does it fail?',
+  question: 'fork, forkserver or spawn: what do they cost?',
   claim: {
     text: 'Use forkserver or spawn instead of fork, which avoids its memory and starts a bit slower.',
     source: 'https://stackoverflow.com/questions/42584525',
