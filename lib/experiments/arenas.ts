@@ -145,6 +145,7 @@ export const arenas = defineExperiment({
     source: 'https://rushter.com/blog/python-memory-managment/',
   },
   params,
+  programs: ['python3'],
 
   needs({ objects, survivors }) {
     if (survivors > objects) throw new RangeError(`survivors (${String(survivors)}) must not be more than objects`);

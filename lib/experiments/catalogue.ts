@@ -5,6 +5,7 @@ import type { AnyExperiment } from './define.js';
 import { eighteenGb } from './eighteen-gb.js';
 import { enomem } from './enomem.js';
 import { gc } from './gc.js';
+import { multiprocessing } from './multiprocessing.js';
 import { nodeSpawn } from './node-spawn.js';
 import { oom } from './oom.js';
 import { readOnly } from './read-only.js';
@@ -17,6 +18,7 @@ export const experiments: readonly AnyExperiment[] = [
   eighteenGb,
   startMethods,
   nodeSpawn,
+  multiprocessing,
   readOnly,
   cowGrowth,
   sharedMemory,

@@ -76,6 +76,8 @@ export interface Experiment<S extends ParamSpecs = ParamSpecs> {
   title: string;
   claim: { text: string; source: string };
   params: S;
+  /** Programs of the host that it runs, which `cowlab vm` takes along: only python3 is known so far. */
+  programs?: readonly 'python3'[];
   /** @throws RangeError for parameters that make no sense together or on this host. */
   needs(params: ParamsOf<S>, facts: HostFacts): Needs;
   run(context: RunContext<S>): Promise<Findings>;

@@ -5,6 +5,7 @@ import { EIGHTEEN_GB } from './explanations/eighteen-gb.js';
 import { ENOMEM } from './explanations/enomem.js';
 import type { Explanation } from './explanations/explanation.js';
 import { GC } from './explanations/gc.js';
+import { MULTIPROCESSING } from './explanations/multiprocessing.js';
 import { NODE_SPAWN } from './explanations/node-spawn.js';
 import { OOM } from './explanations/oom.js';
 import { READ_ONLY } from './explanations/read-only.js';
@@ -19,6 +20,7 @@ export const EXPLANATIONS: readonly Explanation[] = [
   EIGHTEEN_GB,
   START_METHODS,
   NODE_SPAWN,
+  MULTIPROCESSING,
   READ_ONLY,
   COW_GROWTH,
   SHARED_MEMORY,

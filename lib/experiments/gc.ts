@@ -145,6 +145,7 @@ export const gc = defineExperiment({
     source: 'https://rushter.com/blog/python-garbage-collector/',
   },
   params: objectParams,
+  programs: ['python3'],
 
   needs({ objects }) {
     return { memoryBytes: 2 * objectBytes(objects) };

@@ -121,6 +121,7 @@ export const refcount = defineExperiment({
     source: 'https://rushter.com/blog/python-garbage-collector/',
   },
   params: objectParams,
+  programs: ['python3'],
 
   needs({ objects }) {
     return { memoryBytes: 2 * objectBytes(objects) };
