@@ -143,9 +143,13 @@ export interface Python {
   version: [number, number];
   /** '3.11.2'. */
   release: string;
+  /** The folder of its standard library. */
+  standardLibrary: string;
 }
 
-const ASK = 'import sys, platform; print(sys.executable); print(platform.python_version())';
+const ASK =
+  'import sys, platform, sysconfig; print(sys.executable); print(platform.python_version()); ' +
+  "print(sysconfig.get_path('stdlib'))";
 
 /**
  * CPython 3 from PATH.
@@ -160,9 +164,11 @@ export function findPython(path = process.env['PATH'] ?? ''): Python {
   for (const file of candidates) {
     try {
       const answer = execFileSync(file, ['-c', ASK], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
-      const [executable = '', release = ''] = answer.split('\n');
+      const [executable = '', release = '', standardLibrary = ''] = answer.split('\n');
       const [major = 0, minor = 0] = release.split('.').map(Number);
-      if (executable !== '' && major === 3) return { executable, version: [major, minor], release };
+      if (executable !== '' && major === 3) {
+        return { executable, version: [major, minor], release, standardLibrary };
+      }
     } catch {
       // One that may not be run, or is only a front for one that is not there: perhaps the next.
     }

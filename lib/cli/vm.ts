@@ -11,8 +11,10 @@ import { requireInteger, requireOneOf } from '../schema/arguments.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { ResultDocument } from '../schema/result.js';
 import { formatBytes, parseSize } from '../schema/units.js';
+import { findPython } from '../api/foreign-program.js';
+import type { Python } from '../api/foreign-program.js';
 import { PACKAGE_ROOT } from '../own-program.js';
-import { addOwnPackage, bareSystem, guestPath, setCommand } from '../vm/contents.js';
+import { addOwnPackage, addPython, bareSystem, guestPath, setCommand } from '../vm/contents.js';
 import { runGuest, writeImage } from '../vm/guest.js';
 import type { GuestEnd, GuestOptions } from '../vm/guest.js';
 import { chooseKernel, fetchKernel, findKernels, kernelFolders } from '../vm/kernel.js';
@@ -74,10 +76,11 @@ function guestFacts(memoryBytes: number): HostFacts {
 }
 
 /** The image with everything that the experiments need. */
-async function buildImage(names: readonly string[], params: readonly string[]): Promise<number> {
+async function buildImage(names: readonly string[], params: readonly string[], python?: Python): Promise<number> {
   const files = names.filter((name) => findExperiment(name) === undefined);
   const image = await bareSystem();
   await addOwnPackage(image, files);
+  if (python) await addPython(image, python);
   const inGuest = names.map((name) => (files.includes(name) ? guestPath(realpathSync(name)) : name));
   const main = guestPath(join(PACKAGE_ROOT, 'dist/cli/main.js'));
   const options = ['--json', '--allow-system-changes', ...params.flatMap((pair) => ['--param', pair])];
@@ -152,6 +155,7 @@ export async function vmRunCommand(names: readonly string[], flags: VmRunFlags):
   for (const name of names) chosen.push(await findOrLoad(name));
   const facts = guestFacts(machine.memoryBytes);
   for (const { experiment, params } of plan(chosen, parsePairs(flags.param ?? []))) experiment.needs(params, facts);
+  const python = chosen.some(({ programs }) => programs?.includes('python3')) ? findPython() : undefined;
   findQemu();
   const wanted: (string | undefined)[] = flags.kernel ?? [undefined];
   const kernels = wanted.map((kernel) => chooseKernel(kernel));
@@ -159,7 +163,7 @@ export async function vmRunCommand(names: readonly string[], flags: VmRunFlags):
   const files = (flags.exportJson ?? []).map(openForWriting);
 
   const signal = abortWhenInterrupted();
-  const imageFd = await buildImage(names, flags.param ?? []);
+  const imageFd = await buildImage(names, flags.param ?? [], python);
   const brought: Brought[] = [];
   try {
     for (const kernel of kernels) brought.push(await runOn(kernel, machine, imageFd, signal));

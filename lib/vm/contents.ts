@@ -55,6 +55,8 @@ export async function addOwnPackage(image: Image, usersFiles: readonly string[] 
     image.file(guestPath(addon), addon, true);
     await image.libraries(addon);
   }
+  const keeper = ownProgram('cowlab-keeper');
+  await image.program(keeper, guestPath(keeper));
   const seen = new Set<string>();
   addDependencies(image, PACKAGE_ROOT, seen);
   for (const file of usersFiles) {
@@ -62,6 +64,33 @@ export async function addOwnPackage(image: Image, usersFiles: readonly string[] 
     image.file(guestPath(real), real);
     // Where it is not found, the file is of the package itself, which may import itself by name.
     addImported(image, 'cowlab', dirname(real), seen);
+  }
+}
+
+/** Parts of Python's standard library that no program of ours runs, and that are most of it. */
+const UNUSED_PYTHON =
+  /^(__pycache__|test|tests|site-packages|dist-packages|idlelib|tkinter|turtledemo|ensurepip|lib2to3|config-.*)$/;
+
+/** The host's Python with its standard library, where the host has it. */
+export async function addPython(
+  image: Image,
+  { executable, standardLibrary }: { executable: string; standardLibrary: string },
+): Promise<void> {
+  await image.program(executable);
+  if (executable !== '/usr/bin/python3') image.symlink('/usr/bin/python3', executable);
+  const modules: string[] = [];
+  image.tree(standardLibrary, standardLibrary, (path) => {
+    if (UNUSED_PYTHON.test(basename(path))) return false;
+    if (path.endsWith('.so')) modules.push(path);
+    return true;
+  });
+  for (const module of modules) {
+    try {
+      await image.libraries(module);
+    } catch (error) {
+      // A module for a library that this host has not got cannot be used here either.
+      if (!(error instanceof FeatureUnavailableError)) throw error;
+    }
   }
 }
 

@@ -15,6 +15,10 @@ import sys
 
 DATA = []
 
+# Once for each os.fork(), whether it was refused or not.
+FORKS = []
+os.register_at_fork(after_in_parent=lambda: FORKS.append(os.getpid()))
+
 
 def say(**what):
     print(json.dumps(what), flush=True)
@@ -34,12 +38,13 @@ def main():
         command, *words = line.split()
         if command == 'pool':
             context = multiprocessing.get_context(words[0])
+            FORKS.clear()
             try:
                 pool = context.Pool(int(words[1]))
                 say(workers=[child.pid for child in multiprocessing.active_children()])
             except OSError as error:
-                say(errno=error.errno, error=f'{type(error).__name__}: {error}',
-                    started=len(multiprocessing.active_children()))
+                # Pool has ended those that had started; the last fork is the one that was refused.
+                say(errno=error.errno, error=f'{type(error).__name__}: {error}', started=max(0, len(FORKS) - 1))
         elif command == 'work':
             # One task each, so that every worker looks.
             seen = pool.map(look, range(pool._processes * 4), chunksize=1)
