@@ -1,38 +1,21 @@
 /** How do private and shared pages grow as forked children write? */
-import { sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import type { Findings, NamedFigure } from '../schema/result.js';
-import type { Observation, ProcessObservation } from '../schema/step.js';
+import type { Observation } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
-import type { Access, PageChoice, Process, Region } from '../machine/machine.js';
-import { defineExperiment } from './define.js';
-import type { ParamsOf, RunContext } from './define.js';
+import type { Access, Process, Region } from '../machine/machine.js';
+import { defineExperiment, requireWholePages } from './define.js';
+import type { RunContext } from './define.js';
+import { faultsOf, rawRows } from './raw-rows.js';
+import { copiesInTheEnd, orderParams, share, shareLabel, writerParams, writersAmong } from './shares.js';
 import { approximately, difference, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
 
 const params = {
   size: { type: 'size', default: 256 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
   children: { type: 'integer', default: 4, min: 1, max: 64, describe: 'how many are forked' },
   steps: { type: 'integer', default: 5, min: 1, max: 1000, describe: 'in how many shares the data is written' },
-  pattern: {
-    type: 'choice',
-    default: 'sequential',
-    choices: ['sequential', 'random', 'stride'],
-    describe: 'the order in which pages are written',
-  },
-  seed: { type: 'integer', default: 1, min: 0, max: 2 ** 32 - 1, describe: 'of the random pattern' },
-  stride: { type: 'integer', default: 2, min: 1, max: 2 ** 20, describe: 'of the stride pattern, in pages' },
-  overlap: {
-    type: 'choice',
-    default: 'same',
-    choices: ['same', 'disjoint'],
-    describe: 'whether all write the same pages, or each its own part',
-  },
-  writer: {
-    type: 'choice',
-    default: 'children',
-    choices: ['children', 'parent', 'both'],
-    describe: 'who writes',
-  },
+  ...orderParams,
+  ...writerParams,
   reads: { type: 'boolean', default: false, describe: 'every child reads everything before each share' },
   sharing: {
     type: 'choice',
@@ -41,26 +24,6 @@ const params = {
     describe: 'MAP_PRIVATE or MAP_SHARED',
   },
 } as const;
-type Params = ParamsOf<typeof params>;
-
-const COUNTS = ['exclusive', 'shared', 'zero', 'not-present', 'swapped'];
-
-/** What writer `index` of `writers` writes in share `step` (from 1) of `steps`. */
-function share(values: Params, pages: number, index: number, writers: number, step: number): PageChoice {
-  const own = values.overlap === 'disjoint';
-  const first = own ? Math.floor((index * pages) / writers) : 0;
-  const end = own ? Math.floor(((index + 1) * pages) / writers) : pages;
-  const length = end - first;
-  return {
-    first,
-    pages: length,
-    pattern: values.pattern,
-    seed: values.seed,
-    stride: values.stride,
-    from: Math.floor(((step - 1) * length) / values.steps),
-    to: Math.floor((step * length) / values.steps),
-  };
-}
 
 class Recorder {
   readonly figures: NamedFigure[] = [];
@@ -76,7 +39,7 @@ class Recorder {
   record(label: string, observation: Observation, accesses: ReadonlyMap<string, Access>): void {
     const pss = sumOfTree(observation, 'Pss');
     const rss = sumOfTree(observation, 'Rss');
-    const faults = sum([...accesses.values()].map((access) => access.minorFaults));
+    const faults = faultsOf(accesses);
     this.#before ??= pss;
     const copied = difference(pss, this.#before);
     this.figures.push({ name: `${label}: sum of Pss`, unit: 'kB', value: pss, headline: false });
@@ -100,35 +63,7 @@ class Recorder {
       count('shared'),
     ];
     this.rows.push([label, ...row]);
-    for (const process of observation.processes) this.#sample(label, process, accesses.get(process.process));
-    this.#sampleTree(label, observation, faults);
-  }
-
-  /** The tree's own row: the sums over its processes. Pages that several map count once for each. */
-  #sampleTree(label: string, observation: Observation, faults: Figure): void {
-    const regions = observation.processes.flatMap((process) => regionOf(process) ?? []);
-    const row: Record<string, string | number> = { step: label, process: 'tree' };
-    const put = (name: string, figure: Figure): void => {
-      if (typeof figure === 'number') row[name] = figure;
-    };
-    for (const state of COUNTS) put(`${state} (pages)`, sum(regions.map(({ counts }) => counts[state] ?? 0)));
-    for (const field of Object.keys(regions[0]?.smapsKb ?? {})) put(`${field} (kB)`, sumOfTree(observation, field));
-    put('minor faults of the step', faults);
-    this.context.sample(row);
-  }
-
-  #sample(label: string, process: ProcessObservation, access: Access | undefined): void {
-    const region = regionOf(process);
-    if (!region) return;
-    const row: Record<string, string | number> = { step: label, process: process.process };
-    const put = (name: string, figure: Figure | undefined): void => {
-      if (typeof figure === 'number') row[name] = figure;
-    };
-    for (const state of COUNTS) put(`${state} (pages)`, region.counts[state]);
-    for (const [field, figure] of Object.entries(region.smapsKb)) put(`${field} (kB)`, figure);
-    put('minor faults of the step', access?.minorFaults);
-    put('time of the step (ns)', access?.elapsedNs);
-    this.context.sample(row);
+    for (const raw of rawRows(label, observation, accesses)) this.context.sample(raw);
   }
 }
 
@@ -152,9 +87,9 @@ async function program(context: RunContext<typeof params>): Promise<Findings> {
   recorder.record('forked', await machine.observe('forked'), new Map());
 
   const pages = values.size / machine.facts.pageSizeBytes;
-  const writers = [...(values.writer === 'children' ? [] : [root]), ...(values.writer === 'parent' ? [] : children)];
+  const writers = writersAmong(values, root, children);
   for (let step = 1; step <= values.steps; step++) {
-    const label = `${String(Math.round((100 * step) / values.steps))}%`;
+    const label = shareLabel(step, values.steps);
     progress(`share ${String(step)} of ${String(values.steps)}`);
     if (values.reads) await readEverything(children, region);
     const accesses = new Map<string, Access>();
@@ -185,7 +120,7 @@ function findings({ machine }: RunContext<typeof params>, recorder: Recorder): F
     tables: [
       {
         title: 'Share by share',
-        columns: ['share', 'faults', 'sum of Rss', 'sum of Pss', 'growth', 'exclusive*', 'shared*'],
+        columns: ['share', 'faults', 'Rss', 'Pss', 'growth', 'exclusive*', 'shared*'],
         rows: recorder.rows,
       },
     ],
@@ -202,7 +137,7 @@ function findings({ machine }: RunContext<typeof params>, recorder: Recorder): F
       },
     ],
     notes: [
-      'Growth is that of the sum of Pss: memory really taken. * Pages of the first child (before the fork: the parent).',
+      'Rss and Pss are sums over the tree. Growth is that of Pss: memory really taken. * Pages of the first child (before the fork: the parent).',
     ],
   };
 }
@@ -217,13 +152,8 @@ export const cowGrowth = defineExperiment({
   params,
 
   needs(values, facts) {
-    const writers = values.writer === 'parent' ? 1 : values.children + (values.writer === 'both' ? 1 : 0);
-    const copies =
-      values.sharing === 'shared' ? 0 : values.overlap === 'disjoint' ? 1 : Math.min(writers, values.children);
-    const unit = facts.pageSizeBytes;
-    if (values.size % unit !== 0) {
-      throw new RangeError(`size must be a multiple of the page size, ${String(unit)}, not ${String(values.size)}`);
-    }
+    requireWholePages('size', values.size, facts.pageSizeBytes);
+    const copies = values.sharing === 'shared' ? 0 : copiesInTheEnd(values);
     return { memoryBytes: values.size * (1 + copies) };
   },
 

@@ -166,3 +166,9 @@ export function parseParams(experiment: AnyExperiment, given: Record<string, unk
   }
   return values;
 }
+
+/** For needs(), since only a host says how large its pages are. @throws RangeError that names the parameter. */
+export function requireWholePages(name: string, bytes: number, pageSizeBytes: number): void {
+  if (bytes % pageSizeBytes === 0) return;
+  throw new RangeError(`${name} must be a multiple of the page size, ${String(pageSizeBytes)}, not ${String(bytes)}`);
+}

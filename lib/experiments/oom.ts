@@ -6,7 +6,7 @@ import type { Figure } from '../schema/figure.js';
 import type { Findings, NamedFigure } from '../schema/result.js';
 import type { Outcome } from '../schema/step.js';
 import { formatBytes, formatCount } from '../schema/units.js';
-import { defineExperiment } from './define.js';
+import { defineExperiment, requireWholePages } from './define.js';
 import type { ParamsOf, RunContext } from './define.js';
 import { runPids, concludePids } from './oom-pids.js';
 
@@ -157,11 +157,11 @@ function figuresOf({ machine, params: values }: Context, shares: readonly Share[
   const limit = limitOf(values, machine.facts.pageSizeBytes) / machine.facts.pageSizeBytes;
   return [
     ...figures,
-    figure('first victim (0: the parent, else the child)', 'number', Number(victim.split('.')[2] ?? 0), true),
+    figure('first victim (0: the parent)', 'number', Number(victim.split('.')[2] ?? 0), true),
     figure('writer meanwhile (the child)', 'number', Number(share.writer.split('.')[2]), true),
     figure('share that it was writing', 'number', share.share, true),
     figure('pages copied before that share', 'pages', copied, true),
-    figure('pages left in the cgroup before that share', 'pages', roomFor(limit, share.outcome), true),
+    figure('pages left before that share', 'pages', roomFor(limit, share.outcome), true),
   ];
 }
 
@@ -209,10 +209,7 @@ export const oom = defineExperiment({
     const changes = ['cgroup'] as const;
     if (values.controller === 'pids') return { memoryBytes: 0, changes };
     const unit = facts.pageSizeBytes;
-    for (const name of ['size', 'extra', 'limit'] as const) {
-      if (values[name] % unit === 0) continue;
-      throw new RangeError(`${name} must be a multiple of the page size, ${String(unit)}, not ${String(values[name])}`);
-    }
+    for (const name of ['size', 'extra', 'limit'] as const) requireWholePages(name, values[name], unit);
     const limit = limitOf(values, unit);
     const least = values.size + (values.largest === 'writer' ? 0 : values.extra) + 4 * MIB;
     if (limit < least && values.limit > 0) {

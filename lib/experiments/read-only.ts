@@ -1,185 +1,272 @@
-/** Does data that is only read cost anything in forked children? And what if looking at it writes a reference count? */
+/** Does data that children only read cost nothing in them, and what if reading writes, as a reference count does? */
+import type { Access, Machine, PageChoice, Process, Region } from '../machine/machine.js';
+import { check } from '../machine/compare.js';
+import type { HostFacts } from '../schema/facts.js';
 import { sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
-import type { Findings, NamedFigure } from '../schema/result.js';
+import type { Check, Findings, NamedFigure } from '../schema/result.js';
+import type { Observation } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
-import type { Access, Machine, PageChoice, Process, Region } from '../machine/machine.js';
-import { defineExperiment } from './define.js';
-import type { ParamsOf, RunContext } from './define.js';
-import { difference, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
+import { defineExperiment, requireWholePages } from './define.js';
+import type { Conclusion, ParamsOf, RunContext } from './define.js';
+import { approximately, difference, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
 
-const params = {
-  size: { type: 'size', default: 64 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'data of the parent' },
-  children: { type: 'integer', default: 4, min: 1, max: 64, describe: 'how many are forked' },
-  rounds: { type: 'integer', default: 3, min: 1, max: 1000, describe: 'how often each child reads everything' },
-  object: { type: 'size', default: 256, min: 16, max: 2 ** 30, describe: 'bytes of one object, a power of two' },
-  seed: { type: 'integer', default: 1, min: 0, max: 2 ** 32 - 1, describe: 'of the random orders' },
-  stride: { type: 'integer', default: 3, min: 1, max: 2 ** 20, describe: 'of the strided orders, in pages' },
-} as const;
-type Params = ParamsOf<typeof params>;
-
-/** A count takes as much as in CPython: Py_ssize_t ob_refcnt. */
+/** A reference count, as wide as CPython's (Py_ssize_t). */
 const COUNT_BYTES = 8;
 
-/** One way to look at the data, in children of its own. */
-interface Way {
-  name: string;
-  /** How the parent holds it; the first region is the data. */
-  lay: (root: Process) => Promise<Region[]>;
-  /** What one child does in one round. */
-  look: (child: Process, regions: readonly Region[], number: number, round: number) => Promise<Access>[];
-}
+const params = {
+  size: { type: 'size', default: 64 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
+  children: { type: 'integer', default: 4, min: 1, max: 64, describe: 'how many are forked, and read everything' },
+  rounds: { type: 'integer', default: 3, min: 1, max: 1000, describe: 'how often; each round in another order' },
+  seed: { type: 'integer', default: 1, min: 0, max: 2 ** 32 - 1, describe: 'of the random order' },
+  stride: { type: 'integer', default: 2, min: 1, max: 2 ** 20, describe: 'of the order by strides, in pages' },
+  object: {
+    type: 'size',
+    default: 64,
+    min: 2 * COUNT_BYTES,
+    max: 2 ** 30,
+    describe: 'bytes of each counted object: a divisor or a multiple of the page size',
+  },
+} as const;
+type Params = ParamsOf<typeof params>;
+type Context = RunContext<typeof params>;
 
-/** Every child in another order, and in another one each round. */
-function orderOf({ seed, stride }: Params, number: number, round: number): PageChoice {
-  switch ((number + round) % 3) {
-    case 0:
-      return { pattern: 'sequential' };
-    case 1:
-      return { pattern: 'random', seed: (seed + number + round) % 2 ** 32 };
-    default:
-      return { pattern: 'stride', stride };
-  }
-}
+/** What is read, and where the counts of it are. */
+const KINDS = ['data', 'shared data', 'mapped file', 'counts inside', 'counts apart'] as const;
+type Kind = (typeof KINDS)[number];
 
-function waysOf(values: Params, pageSizeBytes: number): Way[] {
-  const { size, object } = values;
-  const pages = size / pageSizeBytes;
-  /** Objects of more than a page have their headers so many pages apart. */
-  const apart = Math.max(1, object / pageSizeBytes);
-  const headers: PageChoice = { pattern: 'stride', stride: apart, to: Math.ceil(pages / apart) };
-  const written = async (root: Process, sharing: 'private' | 'shared'): Promise<Region[]> => {
-    const region = await root.map({ size, sharing });
-    await root.write(region);
-    return [region];
-  };
-  const read: Way['look'] = (child, [data], number, round) =>
-    data ? [child.read(data, orderOf(values, number, round))] : [];
-  return [
-    { name: 'read, private', lay: (root) => written(root, 'private'), look: read },
-    { name: 'read, MAP_SHARED', lay: (root) => written(root, 'shared'), look: read },
-    {
-      name: 'count in each object',
-      lay: (root) => written(root, 'private'),
-      look: (child, regions, number, round) => {
-        const [data] = regions;
-        return data ? [...read(child, regions, number, round), child.write(data, headers)] : [];
-      },
-    },
-    {
-      name: 'counts kept apart',
-      lay: async (root) => {
-        const counts = await root.map({ pages: countPages(values, pageSizeBytes) });
-        await root.write(counts);
-        return [...(await written(root, 'private')), counts];
-      },
-      look: (child, regions, number, round) => {
-        const [, counts] = regions;
-        return counts ? [...read(child, regions, number, round), child.write(counts)] : [];
-      },
-    },
-  ];
-}
+const TITLES: Record<Kind, string> = {
+  data: 'data, private memory',
+  'shared data': 'data, shared memory',
+  'mapped file': 'data, a mapped file',
+  'counts inside': 'objects, counts inside',
+  'counts apart': 'objects, counts apart',
+};
 
-/** Pages of a table that holds the count of every object. */
-function countPages({ size, object }: Params, pageSizeBytes: number): number {
+/** Pages of the table that holds the counts, where they are kept apart. */
+function tablePages({ size, object }: Params, pageSizeBytes: number): number {
   return Math.ceil(((size / object) * COUNT_BYTES) / pageSizeBytes);
 }
 
-interface Outcome {
-  way: string;
-  minorFaults: Figure;
-  /** Pages that one child has for itself in the end. */
-  copiedPages: Figure;
-  growthKb: Figure;
+/** Pages that hold a count, where it stands at the head of each object. */
+function headPages({ size, object }: Params, pageSizeBytes: number): number {
+  return size / Math.max(object, pageSizeBytes);
 }
 
-async function pssOf(machine: Machine, label: string, regions: readonly Region[]) {
-  const observation = await machine.observe(label);
-  return { observation, pss: sum(regions.map(({ name }) => sumOfTree(observation, 'Pss', name))) };
+const ORDERS = ['sequential', 'random', 'stride'] as const;
+
+/** In which order a child reads: each child another in each round. */
+function orderOf({ seed, stride }: Params, child: number, round: number): PageChoice {
+  const pattern = ORDERS[(child + round) % ORDERS.length] ?? 'sequential';
+  return { pattern, seed: (seed + child + round) % 2 ** 32, stride };
 }
 
-async function tryWay({ machine, params: values, progress }: RunContext<typeof params>, way: Way): Promise<Outcome> {
+/** The pages with the heads of objects: all of them, or where objects are larger than pages, the first of each. */
+function headsOf(values: Params, order: PageChoice, pageSizeBytes: number): PageChoice {
+  const stride = values.object / pageSizeBytes;
+  return stride <= 1 ? order : { pattern: 'stride', stride, to: headPages(values, pageSizeBytes) };
+}
+
+/** Memory that the parent has written, and how a child looks at all of it, access by access. */
+interface Memory {
+  regions: Region[];
+  look: (child: Process, order: PageChoice) => AsyncIterable<Access>;
+}
+
+/** The data as the parent has it before it forks. */
+async function mapData(kind: Kind, { machine, params: values }: Context): Promise<Region> {
   const { root } = machine;
-  progress(`${way.name}: ${formatBytes(values.size)}, ${String(values.children)} children`);
-  const regions = await way.lay(root);
-  const children: Process[] = [];
-  for (let child = 0; child < values.children; child++) children.push(await root.fork());
-  const before = await pssOf(machine, `${way.name}: forked`, regions);
+  if (kind !== 'mapped file') {
+    const data = await root.map({ size: values.size, sharing: kind === 'shared data' ? 'shared' : 'private' });
+    await root.write(data);
+    return data;
+  }
+  // A memfd is a file that is nowhere but in the page cache: nobody writes it back, or drops it, meanwhile.
+  const file = await machine.createMemfd(values.size / machine.facts.pageSizeBytes);
+  await file.write();
+  const data = await root.map({ size: values.size, backing: file, protection: 'r' });
+  await root.read(data);
+  return data;
+}
+
+/**
+ * A count is incremented and decremented when the object is looked at. A page is copied by the first write to it, so
+ * that one write in each page that holds a count does what many would.
+ */
+async function prepare(kind: Kind, context: Context): Promise<Memory> {
+  const { machine, params: values } = context;
+  const unit = machine.facts.pageSizeBytes;
+  const data = await mapData(kind, context);
+  const table = kind === 'counts apart' ? await machine.root.map({ pages: tablePages(values, unit) }) : undefined;
+  if (table) await machine.root.write(table);
+
+  async function* look(child: Process, order: PageChoice): AsyncGenerator<Access> {
+    if (kind === 'counts inside') yield child.write(data, headsOf(values, order, unit));
+    if (table) yield child.write(table, order);
+    yield child.read(data, order);
+  }
+  return { regions: table ? [data, table] : [data], look };
+}
+
+/** What one kind of memory has cost. */
+interface Cost {
+  kind: Kind;
+  firstFaults: Figure;
+  laterFaults: Figure;
+  copiedPages: Figure;
+  /** Growth of the sum of Pss since the fork, in kB. */
+  growth: Figure;
+  /** The sum of Pss at the fork and after each round, in MiB. */
+  pssMib: number[];
+}
+
+/** One round: every child looks at everything. Returns the faults. */
+async function lookAtAll(context: Context, memory: Memory, kind: Kind, children: readonly Process[], round: number) {
   const faults: Figure[] = [];
-  for (let round = 0; round < values.rounds; round++) {
-    for (const [number, child] of children.entries()) {
-      for (const access of way.look(child, regions, number, round)) faults.push((await access).minorFaults);
+  for (const [index, child] of children.entries()) {
+    const order = orderOf(context.params, index, round);
+    for await (const { minorFaults, elapsedNs } of memory.look(child, order)) {
+      faults.push(minorFaults);
+      context.sample({
+        data: TITLES[kind],
+        round: round + 1,
+        process: child.name,
+        order: order.pattern ?? 'sequential',
+        ...(typeof minorFaults === 'number' ? { 'minor faults of the step': minorFaults } : {}),
+        ...(elapsedNs === undefined ? {} : { 'time of the step (ns)': elapsedNs }),
+      });
     }
   }
-  const after = await pssOf(machine, `${way.name}: looked at`, regions);
-  const [first] = children;
-  const seen = after.observation.processes.find(({ process }) => process === first?.name);
-  const copied = regions.map(({ name }) => {
-    const region = regionOf(seen, name);
-    // A shared mapping has no copies, whoever maps it.
-    return way.name === 'read, MAP_SHARED' ? 0 : (region?.counts['exclusive'] ?? 0);
-  });
-  for (const child of children) await child.exit();
-  for (const region of regions) await root.unmap(region);
-  return {
-    way: way.name,
-    minorFaults: sum(faults),
-    copiedPages: sum(copied),
-    growthKb: difference(after.pss, before.pss),
-  };
+  return sum(faults);
 }
 
-async function program(context: RunContext<typeof params>): Promise<Findings> {
-  const { machine, params: values, sample } = context;
-  const outcomes: Outcome[] = [];
-  for (const way of waysOf(values, machine.facts.pageSizeBytes)) outcomes.push(await tryWay(context, way));
-  for (const { way, ...figures } of outcomes) {
-    const known = Object.entries(figures).filter(([, figure]) => typeof figure === 'number') as [string, number][];
-    sample({ way, ...Object.fromEntries(known) });
+function pssOf(observation: Observation, { regions }: Memory): Figure {
+  return sum(regions.map(({ name }) => sumOfTree(observation, 'Pss', name)));
+}
+
+/** The parent has every page still: one that a child has for itself is a copy. */
+function copiesIn({ processes: [, ...children] }: Observation, { regions }: Memory): Figure {
+  return sum(children.flatMap((child) => regions.map(({ name }) => regionOf(child, name)?.counts['exclusive'] ?? 0)));
+}
+
+async function tryKind(context: Context, kind: Kind): Promise<Cost> {
+  const { machine, params: values, progress } = context;
+  progress(`${TITLES[kind]}: writing ${formatBytes(values.size)} in the parent`);
+  const memory = await prepare(kind, context);
+  const children: Process[] = [];
+  for (let child = 0; child < values.children; child++) children.push(await machine.root.fork());
+
+  let seen = await machine.observe(`${kind}, forked`);
+  const atFork = pssOf(seen, memory);
+  const pssMib = [approximately(atFork) / 1024];
+  const faults: Figure[] = [];
+  for (let round = 0; round < values.rounds; round++) {
+    progress(`${TITLES[kind]}: round ${String(round + 1)} of ${String(values.rounds)}`);
+    faults.push(await lookAtAll(context, memory, kind, children, round));
+    seen = await machine.observe(`${kind}, round ${String(round + 1)}`);
+    pssMib.push(approximately(pssOf(seen, memory)) / 1024);
   }
-  const figures = outcomes.flatMap(({ way, minorFaults, copiedPages, growthKb }): NamedFigure[] => [
-    { name: `${way}: pages copied by a child`, unit: 'pages', value: copiedPages, headline: true },
-    { name: `${way}: minor faults`, unit: 'faults', value: minorFaults, headline: false },
-    { name: `${way}: growth of the sum of Pss`, unit: 'kB', value: growthKb, headline: false },
+  await endKind(machine, memory, children);
+  const [first = 0, ...later] = faults;
+  const growth = difference(pssOf(seen, memory), atFork);
+  return { kind, firstFaults: first, laterFaults: sum(later), copiedPages: copiesIn(seen, memory), growth, pssMib };
+}
+
+/** Leaves nothing behind for the next. */
+async function endKind({ root }: Machine, { regions }: Memory, children: readonly Process[]): Promise<void> {
+  for (const child of children) await child.exit();
+  for (const region of regions) await root.unmap(region);
+}
+
+function findingsOf(costs: readonly Cost[], { rounds }: Params, { faultAroundPages }: HostFacts): Findings {
+  const figures = costs.flatMap(({ kind, firstFaults, laterFaults, copiedPages, growth }): NamedFigure[] => [
+    { name: `${kind}: pages copied`, unit: 'pages', value: copiedPages, headline: true },
+    { name: `${kind}: growth of the sum of Pss`, unit: 'kB', value: growth, headline: false },
+    { name: `${kind}: faults of the first round`, unit: 'faults', value: firstFaults, headline: false },
+    { name: `${kind}: faults of later rounds`, unit: 'faults', value: laterFaults, headline: false },
+  ]);
+  const rows = costs.map(({ kind, firstFaults, laterFaults, copiedPages, growth }) => [
+    TITLES[kind],
+    formatFigure(firstFaults),
+    rounds === 1 ? '-' : formatFigure(laterFaults),
+    formatFigure(copiedPages),
+    formatKb(growth),
   ]);
   return {
     figures,
-    tables: [
+    tables: [{ title: 'What it costs to look at everything', columns: COLUMNS, rows }],
+    plots: [
       {
-        title: `Each child looks at ${formatBytes(values.size)}, ${String(values.rounds)} times`,
-        columns: ['how', 'minor faults', 'copied by a child', 'growth of Pss'],
-        rows: outcomes.map(({ way, minorFaults, copiedPages, growthKb }) => [
-          way,
-          formatFigure(minorFaults),
-          formatFigure(copiedPages),
-          formatKb(growthKb),
-        ]),
+        title: 'Sum of Pss from the fork on, round by round, MiB',
+        xLabel: 'round',
+        yLabel: 'MiB',
+        x: Array.from({ length: rounds + 1 }, (_, round) => round),
+        series: costs.map(({ kind, pssMib }) => ({ name: kind, y: pssMib })),
       },
     ],
-    plots: [],
     notes: [
-      'Children read in sequential, random and strided order, each in another. The faults of MAP_SHARED fill the ' +
-        "children's page tables, which fork does not copy for shared memory; they copy no page.",
-      `Counts are ${String(COUNT_BYTES)} bytes, one for each object of ${formatBytes(values.object)}. Growth is that ` +
-        'of the sum of Pss, which the kernel rounds down to a whole kB for each process.',
+      'Copied: pages that a child has for itself alone. Growth: of the sum of Pss since the fork, which the kernel rounds ' +
+        'to whole kB for each process. Faults on shared memory and files, whose page tables fork has not copied, map ' +
+        `what is there already, ${String(faultAroundPages)} pages at a time.`,
     ],
   };
 }
 
-function requireSizes({ size, object }: Params, pageSizeBytes: number): void {
-  if (size % pageSizeBytes !== 0) {
-    throw new RangeError(`size must be a multiple of the page size, ${String(pageSizeBytes)}, not ${String(size)}`);
-  }
-  if (!Number.isInteger(Math.log2(object))) {
-    throw new RangeError(`object must be a power of two, not ${String(object)}`);
-  }
-  if (object > size) throw new RangeError(`object (${String(object)}) must not be larger than size (${String(size)})`);
+const COLUMNS = ['what all children look at', 'faults', 'later', 'pages copied', 'growth'];
+
+async function program(context: Context): Promise<Findings> {
+  const costs: Cost[] = [];
+  for (const kind of KINDS) costs.push(await tryKind(context, kind));
+  return findingsOf(costs, context.params, context.machine.facts);
+}
+
+/** What one can work out on paper. A program that writes where it should read is found here: the model goes with it. */
+function checkByHand({ figures }: Findings, values: Params, facts: HostFacts): Check[] {
+  const { children, size } = values;
+  const unit = facts.pageSizeBytes;
+  const [heads, table] = [children * headPages(values, unit), children * tablePages(values, unit)];
+  // Each fault maps an aligned window of pages that are all there, in whichever order they are read [do_fault_around].
+  const windows = children * Math.ceil(size / unit / facts.faultAroundPages);
+  const expected: [Kind, copied: number, faults: number][] = [
+    ['data', 0, 0],
+    ['shared data', 0, windows],
+    ['mapped file', 0, windows],
+    ['counts inside', heads, heads],
+    ['counts apart', table, table],
+  ];
+  return expected.flatMap(([kind, copied, faults]) =>
+    (
+      [
+        ['pages copied', 'pages', copied],
+        ['faults of the first round', 'faults', faults],
+        ['faults of later rounds', 'faults', 0],
+      ] as const
+    ).map(([what, figureUnit, value]) => {
+      const name = `${kind}: ${what}`;
+      const found = figures.find((figure) => figure.name === name)?.value ?? { unknown: 'it was not measured' };
+      return check(`${name}, by hand`, figureUnit, 'anchor', value, found);
+    }),
+  );
+}
+
+function concludeFrom({ figures }: Findings, { children }: Params): Conclusion {
+  const copies = (kind: Kind): string => {
+    const figure = figures.find(({ name }) => name === `${kind}: growth of the sum of Pss`);
+    return formatBytes(Math.round(approximately(figure?.value ?? 0) / 1024) * 2 ** 20);
+  };
+  const who = children === 1 ? '1 child' : `${String(children)} children`;
+  return {
+    outcome: 'holds only if',
+    inShort:
+      `Reading copies nothing, however often and in whatever order; but objects that count who looks at them are ` +
+      `written by being read, and ${copies('counts inside')} were copied for ${who}. Keep data in arrays, bytes or ` +
+      `mmap, or the counts apart (${copies('counts apart')}); gc.freeze() does not help against reading.`,
+  };
 }
 
 export const readOnly = defineExperiment({
   name: 'read-only',
-  title: 'Does data that is never altered cost anything in the children?',
+  title: 'Does data that children only read cost nothing in them?',
   claim: {
     text: 'with copy-on-write fork, data that is never altered costs nothing in the children',
     source: 'https://stackoverflow.com/questions/10721915',
@@ -187,25 +274,32 @@ export const readOnly = defineExperiment({
   params,
 
   needs(values, facts) {
-    requireSizes(values, facts.pageSizeBytes);
-    // The way with a count in each object copies all, in every child.
-    return { memoryBytes: values.size * (1 + values.children) + 2 * values.children * 2 ** 20 };
+    const { size, object, children } = values;
+    const unit = facts.pageSizeBytes;
+    requireWholePages('size', size, unit);
+    if (unit % object !== 0 && object % unit !== 0) {
+      throw new RangeError(
+        `object must divide the page size, ${String(unit)}, or be a multiple of it, so that every page or every ` +
+          `n-th begins with an object; not ${String(object)}`,
+      );
+    }
+    if (size % object !== 0) {
+      throw new RangeError(`size must be a multiple of object, ${String(object)}, so that objects fill it`);
+    }
+    const copies = Math.max(headPages(values, unit), tablePages(values, unit));
+    // The file is there to the end.
+    return { memoryBytes: 2 * size + (children + 1) * copies * unit };
   },
 
   run: program,
 
-  conclude(result, agreed, { size }) {
+  measure({ findings, params: values, machine }) {
+    const checks = checkByHand(findings, values, machine.facts);
+    return Promise.resolve({ figures: [], tables: [], plots: [], notes: [], checks });
+  },
+
+  conclude(findings, agreed, values) {
     if (!agreed) return { outcome: 'undecided', inShort: 'Prediction and measurement differ; see the checks.' };
-    const growth = (way: string): string => {
-      const value = result.figures.find(({ name }) => name === `${way}: growth of the sum of Pss`)?.value;
-      return typeof value === 'number' ? formatBytes(value * 1024) : 'unknown';
-    };
-    return {
-      outcome: 'holds',
-      inShort:
-        `Reading ${formatBytes(size)} copied nothing, in any order and however often. But data whose reading writes a ` +
-        `reference count into each object is altered: ${growth('count in each object')} were copied, and ` +
-        `${growth('counts kept apart')} where the counts are kept apart.`,
-    };
+    return concludeFrom(findings, values);
   },
 });

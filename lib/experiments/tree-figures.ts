@@ -1,5 +1,5 @@
 /** Figures of a whole process tree, from one observation of it, and how tables show them. */
-import { sum } from '../schema/figure.js';
+import { isUnknown, sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import type { Observation, ProcessObservation, RegionObservation } from '../schema/step.js';
 import { formatBytes, formatCount } from '../schema/units.js';
@@ -31,7 +31,8 @@ export function approximately(figure: Figure): number {
 
 export function difference(figure: Figure, base: Figure): Figure {
   if (typeof figure === 'number' && typeof base === 'number') return figure - base;
-  return { unknown: 'one of the two figures is not exact' };
+  const unknown = [figure, base].find(isUnknown);
+  return unknown ?? { unknown: 'one of the two figures is not exact' };
 }
 
 export function formatFigure(figure: Figure | undefined): string {

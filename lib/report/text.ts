@@ -4,7 +4,7 @@ import { isUnknown } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import type { NamedFigure, Plot, ResultDocument, Table, Verdict } from '../schema/result.js';
 import { formatBytes, formatCount } from '../schema/units.js';
-import { paint, table, wrap } from './paragraph.js';
+import { COLUMNS, paint, table, wrap } from './paragraph.js';
 import type { Style, TextOptions } from './paragraph.js';
 
 const VERDICT_STYLE: Record<Verdict, Style> = { pass: 'green', fail: 'red', inconclusive: 'yellow', skip: 'yellow' };
@@ -63,6 +63,30 @@ function headlineTable({ prediction, measurement }: ResultDocument): string | un
 const PLOT_COLUMNS = 44;
 const PLOT_HEIGHT = 8;
 
+/** Names of lines stand here, beside the last point of each. */
+const LABEL_COLUMN = PLOT_COLUMNS + 11;
+
+/** 'a = b', broken after an equals sign where it does not fit. */
+function joinNames([first = '', ...others]: readonly string[]): string[] {
+  const parts = [first];
+  for (const name of others) {
+    const joined = `${parts.at(-1) ?? ''} =`;
+    const fits = joined.length + 1 + name.length + ' ='.length <= COLUMNS - LABEL_COLUMN;
+    parts.splice(-1, 1, ...(fits ? [`${joined} ${name}`] : [joined, name]));
+  }
+  return parts;
+}
+
+/** What stands beside each row; the names of lines that end together may take several. */
+function placeLabels(names: ReadonlyMap<number, readonly string[]>): (string | undefined)[] {
+  const labels: (string | undefined)[] = [];
+  for (const [row, together] of [...names].sort(([a], [b]) => a - b)) {
+    const first = Math.max(row, labels.length);
+    for (const [index, part] of joinNames(together).entries()) labels[first + index] = part;
+  }
+  return labels;
+}
+
 function stretch(values: readonly number[]): number[] {
   if (values.length < 2) return [...values, ...values];
   return Array.from({ length: PLOT_COLUMNS }, (_, column) => {
@@ -90,9 +114,12 @@ function plotText({ title, series }: Plot): string | undefined {
     const row = Math.round(((max - (y.at(-1) ?? 0)) / (max - min)) * PLOT_HEIGHT);
     names.set(row, [...(names.get(row) ?? []), name]);
   }
-  const named = lines.map((line, row) => {
-    const ending = names.get(row);
-    return ending ? `${line.padEnd(PLOT_COLUMNS + 10)} ${ending.join(' = ')}` : line.trimEnd();
+  const labels = placeLabels(names);
+  const rows = Math.max(lines.length, labels.length);
+  const named = Array.from({ length: rows }, (_, row) => {
+    const line = lines[row] ?? '';
+    const label = labels[row];
+    return label === undefined ? line.trimEnd() : `${line.padEnd(LABEL_COLUMN)}${label}`;
   });
   return [title, ...named].join('\n');
 }

@@ -25,7 +25,8 @@ export function formatBytes(bytes: number): string {
     unit = name;
     amount = Math.abs(bytes) / size;
   }
-  const digits = amount >= 100 || Number.isInteger(amount) ? 0 : amount >= 10 ? 1 : 2;
+  // As it will be shown: 9.999 is 10.0, not 10.00.
+  const digits = amount >= 99.95 || Number.isInteger(amount) ? 0 : amount >= 9.995 ? 1 : 2;
   return `${sign}${amount.toFixed(digits)} ${unit}`;
 }
 

@@ -57,6 +57,15 @@ describe('cow-growth', () => {
     for (const { outcome } of reads) expect(outcome.minorFaults).toBe(0);
   });
 
+  test('more shares than a hundred have names of their own, so that each is compared with its own prediction', async () => {
+    const params = parseParams(cowGrowth, { size: 250 * 4096, children: 1, steps: 250 });
+    const result = await runExperiment(cowGrowth, params);
+    expect(result.reason).toMatch(/checks agree/);
+    const names = result.measurement?.figures.map(({ name }) => name) ?? [];
+    expect(names).toContain('0.4%: sum of Pss');
+    expect(new Set(names).size).toBe(names.length);
+  });
+
   test('it is refused, with the reason, when the memory is not there', async () => {
     const result = await runExperiment(cowGrowth, parseParams(cowGrowth, { size: 2 ** 42 }));
     expect(result.verdict).toBe('skip');

@@ -131,6 +131,8 @@ describe('sizes', () => {
   });
 
   test('are written with three digits and a binary unit', () => {
+    // Some bytes less than it: three digits, as of the amount that they are rounded to.
+    expect([10 * 2 ** 30 - 8192, 100 * 2 ** 30 - 8192].map(formatBytes)).toEqual(['10.0 GiB', '100 GiB']);
     expect([0, 1023, 1024, 2 ** 28, 1.25 * 2 ** 30, -4096].map(formatBytes)).toEqual([
       '0 B',
       '1023 B',

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { enomem } from '../../lib/experiments/enomem.js';
 import { defineExperiment, parseParams } from '../../lib/experiments/define.js';
+import { experiments, findExperiment } from '../../lib/experiments/catalogue.js';
 import { cowGrowth } from '../../lib/experiments/cow-growth.js';
 import { judge, predictExperiment } from '../../lib/experiments/run.js';
 import { compareTraces, repeatable } from '../../lib/machine/compare.js';
@@ -117,6 +118,42 @@ describe('a report', () => {
   test('has escape codes only where colour is asked for', async () => {
     expect(renderText(await result())).not.toContain('\u001b');
     expect(renderText(await result(), { color: true })).toContain('\u001b');
+  });
+
+  test.each(experiments)('of $name fits into 80 columns', async (experiment) => {
+    const document = await predictExperiment(experiment, parseParams(experiment, {}), testFacts);
+    const lines = renderText(document).split('\n');
+    expect(lines.filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  test.each(['eighteen-gb', 'read-only', 'cow-growth'])('of %s fits into 80 columns at 2 GiB too', async (name) => {
+    const experiment = findExperiment(name);
+    if (!experiment) expect.unreachable('it is in the catalogue');
+    const rounds = name === 'read-only' ? { rounds: 1 } : {};
+    const params = parseParams(experiment, { size: 2 ** 31, children: 8, ...rounds });
+    const lines = renderText(await predictExperiment(experiment, params, testFacts)).split('\n');
+    expect(lines.filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  test('has the names of lines that end together beside them, in as many rows as it takes', async () => {
+    const document = await result();
+    const names = ['ends there', 'ends there too', 'and so does this', 'below', 'below all', 'at the very bottom'];
+    const y = (end: number) => [0, end];
+    const series = names.map((name, index) => ({ name, y: y(index < 3 ? 8 : 0) }));
+    const plots = [{ title: 'Chart', xLabel: 'x', yLabel: 'y', x: [0, 1], series }];
+    const [, chart = ''] = renderText({ ...document, prediction: { figures: [], tables: [], notes: [], plots } }).split(
+      'Chart\n',
+    );
+    const [shown = ''] = chart.split('\n\n');
+    const beside = shown.split('\n').map((line) => line.slice(55));
+    expect(beside).toEqual([
+      'ends there =',
+      'ends there too =',
+      'and so does this',
+      ...['', '', '', '', ''],
+      'below = below all =',
+      'at the very bottom',
+    ]);
   });
 
   test('shows both tables where prediction and measurement differ', async () => {
