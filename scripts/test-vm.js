@@ -17,14 +17,16 @@ function built(file) {
 }
 
 // The types are those of the sources, and what runs is what is shipped.
-const { addOwnPackage, bareSystem, guestPath, setCommand } = /** @type {typeof import('../lib/vm/contents.js')} */ (
-  await import(built('vm/contents.js'))
-);
+const { addOwnPackage, addPython, bareSystem, guestPath, setCommand } =
+  /** @type {typeof import('../lib/vm/contents.js')} */ (await import(built('vm/contents.js')));
 const { GuestFailure, runGuest, writeImage } = /** @type {typeof import('../lib/vm/guest.js')} */ (
   await import(built('vm/guest.js'))
 );
 const { chooseKernel, fetchKernel } = /** @type {typeof import('../lib/vm/kernel.js')} */ (
   await import(built('vm/kernel.js'))
+);
+const { findPython } = /** @type {typeof import('../lib/api/foreign-program.js')} */ (
+  await import(built('api/foreign-program.js'))
 );
 const { FeatureUnavailableError } = /** @type {typeof import('../lib/errors.js')} */ (await import(built('errors.js')));
 
@@ -44,9 +46,12 @@ const TIMEOUT_MS = 30 * 60_000;
 
 /**
  * Tests whose outcome no kernel's rules decide: of JavaScript and the addon, and of what survives a killed Node, which
- * start Node hundreds of times.
+ * start Node hundreds of times. And experiments that take minutes here, and whose rules the others try.
  */
-const ELSEWHERE = ['any-call', 'array-buffer', 'buffer-lives', 'death', 'misuse', 'restore'];
+const ELSEWHERE = [
+  ...['any-call', 'array-buffer', 'buffer-lives', 'death', 'misuse', 'restore'],
+  ...['multiprocessing', 'read-only', 'shared-memory', 'start-methods'],
+];
 
 /** Of node_modules, what only other jobs need. */
 const UNNEEDED = [
@@ -55,7 +60,9 @@ const UNNEEDED = [
 ];
 
 /** Programs that tests start. */
-const PROGRAMS_OF_HOST = ['cat', 'ls', 'sh', 'sleep', 'true'];
+const PROGRAMS_OF_HOST = [
+  ...['cat', 'echo', 'env', 'ls', 'printf', 'pwd', 'readlink', 'sed', 'setsid', 'sh', 'sleep', 'tr', 'true'],
+];
 
 /** @param {string} name */
 function whereIs(name) {
@@ -89,6 +96,7 @@ async function addTests(image) {
 async function buildImage(vitestArguments) {
   const image = await bareSystem();
   await addOwnPackage(image);
+  await addPython(image, findPython());
   await addTests(image);
   const inGuest = guestPath(ROOT);
   const vitest = path.join(inGuest, 'node_modules/vitest/vitest.mjs');

@@ -1,5 +1,6 @@
 /** Programs of others with which one talks by lines, and of which nothing is left in the end, whatever they start. */
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { delimiter, join } from 'node:path';
@@ -45,7 +46,8 @@ export class ForeignProgram {
     errors.setEncoding('utf8').on('data', (text: string) => {
       this.#complaints = (this.#complaints + text).slice(-COMPLAINT_BYTES);
     });
-    void keeper.ended.then(() => {
+    // What it said last may still be on its way when it has ended.
+    void Promise.all([keeper.ended, once(output, 'close'), once(errors, 'close')]).then(() => {
       this.#over = true;
       this.#awaited?.();
     });

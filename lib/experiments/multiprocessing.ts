@@ -1,21 +1,17 @@
 /** The program of the question in real Python: a parent with a big list, and a Pool of each start method. */
-import { startProgram } from '../api/foreign-program.js';
-import type { ForeignProgram, Python } from '../api/foreign-program.js';
 import { check } from '../machine/compare.js';
-import { predictFork } from '../machine/linux/predict.js';
-import type { ForkPrediction } from '../machine/linux/predict.js';
-import { readHostFacts } from '../proc/host.js';
 import { readTreeMemory } from '../proc/process-tree.js';
 import { readStatm } from '../proc/stat.js';
-import type { HostFacts } from '../schema/facts.js';
 import type { Figure } from '../schema/figure.js';
 import type { Check, NamedFigure } from '../schema/result.js';
 import { formatBytes, formatCount } from '../schema/units.js';
-import { pythonOrWhyNot, pythonScript } from './cpython.js';
+import { pythonOrWhyNot } from './cpython.js';
 import { defineExperiment } from './define.js';
 import type { MeasureContext, Measurement, Needs, ParamsOf } from './define.js';
 import { FLOAT, Layout, OBMALLOC, pagesIn } from './python-layout.js';
-import { formatKb } from './tree-figures.js';
+import { METHODS, QuestionProgram } from './question-program.js';
+import type { PoolAttempt } from './question-program.js';
+import { approximately, formatKb } from './tree-figures.js';
 
 const params = {
   mode: {
@@ -38,84 +34,6 @@ type Context = MeasureContext<typeof params>;
 /** A float of CPython is a block of 32 bytes, and its place in the list a pointer of 8. */
 const ELEMENT_BYTES = 40;
 
-const METHODS = ['fork', 'forkserver', 'spawn'] as const;
-type Method = (typeof METHODS)[number];
-
-interface PoolAttempt {
-  method: Method;
-  predicted: ForkPrediction;
-  /** 0, or what OSError says. */
-  errno: number;
-  error: string;
-  workers: number;
-  startMs: number;
-}
-
-class QuestionProgram {
-  readonly pid: number;
-  readonly elements: number;
-  readonly defaultMethod: string;
-  readonly #program: ForeignProgram;
-
-  private constructor(program: ForeignProgram, hello: Record<string, unknown>) {
-    this.#program = program;
-    this.pid = hello['pid'] as number;
-    this.elements = hello['elements'] as number;
-    this.defaultMethod = hello['default'] as string;
-  }
-
-  static async start(python: Python, elements: number, { closeLater }: Context): Promise<QuestionProgram> {
-    const program = startProgram(python.executable, [pythonScript('pool.py'), String(elements)]);
-    closeLater(() => program.close());
-    return new QuestionProgram(program, await program.json());
-  }
-
-  get #facts(): HostFacts {
-    return readHostFacts(this.pid);
-  }
-
-  /** What `cowlab predict --pid` says of it now. */
-  predict(): ForkPrediction {
-    return predictFork(this.pid, this.#facts);
-  }
-
-  async startPool(method: Method, count: number): Promise<PoolAttempt> {
-    const predicted = this.predict();
-    const before = performance.now();
-    this.#program.send(`pool ${method} ${String(count)}`);
-    const answer = (await this.#program.json()) as {
-      workers?: number[];
-      errno?: number;
-      error?: string;
-      started?: number;
-    };
-    const startMs = performance.now() - before;
-    const { workers, errno = 0, error = '', started = 0 } = answer;
-    return { method, predicted, errno, error, workers: workers?.length ?? started, startMs };
-  }
-
-  /** Every worker looks at the list. @returns How many did, and how many elements they saw. */
-  async work(): Promise<{ workers: number; elements: number }> {
-    this.#program.send('work');
-    const { workers, elements } = (await this.#program.json()) as { workers: number[]; elements: number };
-    return { workers: workers.length, elements };
-  }
-
-  /** Grows a mapping beyond RAM plus swap, in two steps, touching nothing of it. */
-  async growBeyond(): Promise<number> {
-    const { memTotalPages, swapTotalPages } = this.#facts;
-    const pages = memTotalPages + swapTotalPages + 1;
-    this.#program.send(`beyond ${String(pages)}`);
-    await this.#program.json();
-    return pages;
-  }
-
-  async closePool(): Promise<void> {
-    this.#program.send('close');
-    await this.#program.json();
-  }
-}
-
 interface Findings {
   rows: (string | number)[][];
   checks: Check[];
@@ -124,7 +42,7 @@ interface Findings {
 }
 
 /** Whether fork came out as predict said it would. */
-function checkPrediction(where: string, { predicted, errno }: PoolAttempt): Check {
+export function checkPrediction(where: string, { predicted, errno }: PoolAttempt): Check {
   const expected: Figure =
     predicted.outcome === 'uncertain'
       ? { unknown: 'the limit is too close to tell' }
@@ -221,6 +139,8 @@ async function tryBeyond(program: QuestionProgram, context: Context): Promise<Fi
   return found;
 }
 
+const AVAILABLE = 'strict: MemAvailable when one was refused';
+
 /** How many workers are to start before one is refused, and how much of one more is left. */
 const SPARE_SHARE = 0.7;
 
@@ -239,14 +159,23 @@ async function tryStrict(program: QuestionProgram, context: Context): Promise<Fi
   progress(`Pool(${String(values.children)}) with fork, CommitLimit ${formatBytes(limitBytes)}`);
   await machine.setOvercommit({ mode: 2, limitBytes });
   const attempt = await program.startPool('fork', values.children);
+  const { availableBytes } = await machine.readMemory();
+  const availableKb: Figure = typeof availableBytes === 'number' ? availableBytes / 1024 : availableBytes;
+  const enough: Figure = {
+    min: chargedBytes / 1024,
+    max: Number.MAX_SAFE_INTEGER,
+    why: 'the limit leaves less than the memory that is there',
+  };
   found.rows.push(['fork', String(attempt.workers), attempt.error]);
   found.checks.push(
     check('strict: errno of Pool()', 'errno', 'anchor', 12, attempt.errno),
     check('strict: workers before one was refused', 'workers', 'anchor', fits, attempt.workers),
+    check('strict: MemAvailable when it was refused', 'kB', 'bound', enough, availableKb),
   );
   found.figures.push(
     { name: 'strict: errno of Pool()', unit: 'errno', value: attempt.errno, headline: true },
     { name: 'strict: workers before one was refused', unit: 'workers', value: attempt.workers, headline: true },
+    { name: AVAILABLE, unit: 'kB', value: availableKb, headline: true },
   );
   found.notes.push(
     `Each fork was charged ${formatBytes(chargedBytes)}, as cowlab predict said; the limit left room for ` +
@@ -256,12 +185,12 @@ async function tryStrict(program: QuestionProgram, context: Context): Promise<Fi
 }
 
 async function measure(context: Context): Promise<Measurement> {
-  const { params: values, progress } = context;
+  const { params: values, progress, closeLater } = context;
   const python = pythonOrWhyNot();
   if (typeof python === 'string') throw new Error(python);
   const elements = Math.floor(values.size / ELEMENT_BYTES);
   progress(`Python ${python.release} makes a list of ${formatCount(elements)} floats`);
-  const program = await QuestionProgram.start(python, elements, context);
+  const program = await QuestionProgram.start(python, elements, closeLater);
   const title = `Python ${python.release}, a list of ${formatBytes(values.size)}, Pool(${String(values.children)})`;
   if (values.mode === 'strict') {
     const { rows, checks, figures, notes } = await tryStrict(program, context);
@@ -338,7 +267,8 @@ export const multiprocessing = defineExperiment({
         outcome: 'holds',
         inShort:
           `Under strict overcommit worker ${typeof started === 'number' ? String(started + 1) : 'number so-and-so'} of ` +
-          `${String(children)} is refused, with the genuine OSError: [Errno 12], and memory is free all the while.`,
+          `${String(children)} is refused, with the genuine OSError: [Errno 12], while ` +
+          `${formatBytes(approximately(value(AVAILABLE) ?? 0) * 1024)} of memory are available.`,
       };
     }
     return {

@@ -1,6 +1,6 @@
 /**
- * Benchmarks beside C floors built here (floor.c). Ours and the floor take turns, run by run, so that both see the same
- * machine; medians and their ratio count, with the median absolute deviation as spread.
+ * Benchmarks beside C floors built here (floor.c), and beside what others take for the same. They take turns, run by run,
+ * so that all see the same machine; medians and their ratio count, with the median absolute deviation as spread.
  *
  *   npm run bench -- [--json] [--runs N] [--only PART_OF_A_NAME]
  */
@@ -11,8 +11,16 @@ import path from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { Table } from 'console-table-printer';
 import { median, medianAbsoluteDeviation } from 'simple-statistics';
-import { compileFloor, Floor } from './floor.js';
-import { copyOnWrite, countExclusiveShared, forkCall, forkExitWait } from './ours.js';
+import { compileFloor, Floor, PEERS } from './floor.js';
+import {
+  addToNumber,
+  copyOnWrite,
+  countExclusiveShared,
+  forkCall,
+  forkExitWait,
+  sendMessages,
+  spawnCalls,
+} from './ours.js';
 
 const PAGES_PER_MIB = 256;
 const WARM_UP_RUNS = 3;
@@ -35,6 +43,25 @@ const WARM_UP_RUNS = 3;
  * @property {string} bar
  * @property {number | null} ratio
  * @property {boolean} met
+ * @property {PeerLine[]} [peers]
+ */
+
+/**
+ * What others take for the same.
+ * @typedef {object} PeerLine
+ * @property {string} name
+ * @property {Side} its
+ * @property {number} ratio Ours to theirs.
+ * @property {string} bar
+ * @property {boolean} met
+ */
+
+/**
+ * @typedef {object} Peer
+ * @property {string} name
+ * @property {number} per
+ * @property {number} [bar] The most that ours may be of it.
+ * @property {Runner} runner
  */
 
 /**
@@ -45,7 +72,7 @@ const WARM_UP_RUNS = 3;
  * @property {number} [rounds] How often both sides get new memory, each side first in turn: whether its pages lie
  *   together makes a fork up to twice as fast, and that is luck.
  * @property {{ ratio: number } | { addedNs: number }} bar
- * @property {(program: string) => Promise<{ ours: Runner, floor: Floor, others: Floor[] }>} start
+ * @property {(program: string) => Promise<{ ours: Runner, floor: Floor, others: Floor[], peers?: Peer[] }>} start
  */
 
 /** @param {number[]} values */
@@ -71,6 +98,56 @@ function startCount(pages, vmas, exact) {
   };
 }
 
+/**
+ * @param {string} kind
+ * @param {number} times Few enough that a run takes as long as one of ours.
+ * @param {number} [workers]
+ * @returns {Peer}
+ */
+function python(kind, times, workers) {
+  const args = workers === undefined ? [kind, times] : [kind, times, workers];
+  return { name: PYTHON[kind] ?? kind, per: times, runner: new Floor('python3', [PEERS, ...args]) };
+}
+
+/** @type {Record<string, string>} */
+const PYTHON = {
+  value: "Python's Value, under its lock",
+  unlocked: "Python's Value, lock=False, which loses some",
+  array: "Python's Array, under its lock",
+  queue: "Python's Queue",
+};
+
+const ADDITIONS = 1_000_000;
+const MESSAGES = 1_000_000;
+const RING_CAPACITY = 1024;
+
+/**
+ * @param {'atomic' | 'lock'} guard
+ * @param {number} workers
+ * @param {number} most Of C's, which is a pthread_mutex_t for a lock.
+ * @returns {Comparison}
+ */
+function adding(guard, workers, most) {
+  const how = guard === 'atomic' ? 'atomic add' : 'add under a lock';
+  return {
+    name: `${how}, ${workers === 1 ? 'alone' : `${workers} processes`}`,
+    runs: 40,
+    rounds: 4,
+    per: ADDITIONS,
+    bar: { ratio: most },
+    start: (program) => {
+      const mode = guard === 'atomic' ? 'atomic' : 'mutex';
+      const kinds = guard === 'atomic' ? ['unlocked'] : ['value', 'array'];
+      return Promise.resolve({
+        ours: addToNumber(guard, ADDITIONS, workers),
+        floor: new Floor(program, [mode, ADDITIONS, workers]),
+        others: [],
+        peers: kinds.map((kind) => python(kind, 20_000, workers)),
+      });
+    },
+  };
+}
+
 /** @type {Comparison[]} */
 const COMPARISONS = [
   {
@@ -91,6 +168,38 @@ const COMPARISONS = [
       const pages = 1024 * PAGES_PER_MIB;
       return Promise.resolve({ ours: forkCall(pages), floor: new Floor(program, ['fork', pages]), others: [] });
     },
+  },
+  {
+    name: 'spawn() call, 1 GiB of dirty 4K pages',
+    runs: 30,
+    rounds: 3,
+    per: 1,
+    bar: { ratio: Infinity },
+    start: (program) => {
+      const pages = 1024 * PAGES_PER_MIB;
+      const { ours, node } = spawnCalls(pages);
+      const floor = new Floor(program, ['spawn', pages]);
+      const peer = { name: 'child_process.spawn', per: 1, bar: 0.1, runner: node };
+      return Promise.resolve({ ours, floor, others: [], peers: [peer] });
+    },
+  },
+  adding('atomic', 1, 2),
+  adding('atomic', 2, 2),
+  adding('lock', 1, 1.5),
+  adding('lock', 2, 1.5),
+  {
+    name: 'message of 8 bytes through a ring',
+    runs: 40,
+    rounds: 4,
+    per: MESSAGES,
+    bar: { ratio: 5 },
+    start: (program) =>
+      Promise.resolve({
+        ours: sendMessages(MESSAGES, RING_CAPACITY),
+        floor: new Floor(program, ['ring', MESSAGES]),
+        others: [],
+        peers: [python('queue', 10_000)],
+      }),
   },
   {
     name: 'write to shared pages in a child, 256 MiB, per page',
@@ -137,9 +246,10 @@ const COMPARISONS = [
  * @param {boolean} floorFirst Which side runs, and so takes its memory, first.
  */
 async function round(comparison, program, runs, floorFirst) {
-  const { ours, floor, others } = await comparison.start(program);
+  const { ours, floor, others, peers = [] } = await comparison.start(program);
   const ourNs = [];
   const floorNs = [];
+  const peerNs = peers.map(() => /** @type {number[]} */ ([]));
   try {
     for (let i = -WARM_UP_RUNS; i < runs; i++) {
       const first = floorFirst ? await floor.run() : [];
@@ -148,14 +258,17 @@ async function round(comparison, program, runs, floorFirst) {
       if (ourCounts.join() !== itsCounts.join()) {
         throw new Error(`${comparison.name}: we count ${ourCounts.join()}, C counts ${itsCounts.join()}`);
       }
+      const theirs = [];
+      for (const { runner, per } of peers) theirs.push(((await runner.run())[0] ?? NaN) / per);
       if (i < 0) continue;
       ourNs.push(our / comparison.per);
       floorNs.push(its / comparison.per);
+      theirs.forEach((ns, index) => peerNs[index]?.push(ns));
     }
   } finally {
-    await Promise.all([ours, floor, ...others].map((one) => one.close()));
+    await Promise.all([ours, floor, ...others, ...peers.map(({ runner }) => runner)].map((one) => one.close()));
   }
-  return { ourNs, floorNs };
+  return { ourNs, floorNs, peers: peers.map(({ name, bar }, index) => ({ name, bar, ns: peerNs[index] ?? [] })) };
 }
 
 /**
@@ -168,10 +281,15 @@ async function compare(comparison, program, runs) {
   const { rounds = 1 } = comparison;
   const ourNs = [];
   const floorNs = [];
+  /** @type {Map<string, { bar: number | undefined, ns: number[] }>} */
+  const peers = new Map();
   for (let i = 0; i < rounds; i++) {
     const figures = await round(comparison, program, Math.ceil(runs / rounds), i % 2 === 1);
     ourNs.push(...figures.ourNs);
     floorNs.push(...figures.floorNs);
+    for (const { name, bar, ns } of figures.peers) {
+      peers.set(name, { bar, ns: [...(peers.get(name)?.ns ?? []), ...ns] });
+    }
   }
   const [our, its] = [side(ourNs), side(floorNs)];
   const { bar } = comparison;
@@ -189,7 +307,20 @@ async function compare(comparison, program, runs) {
           : 'none'
         : `at most C + ${bar.addedNs / 1000} us`,
     met: our.median <= ('ratio' in bar ? its.median * bar.ratio : its.median + bar.addedNs),
+    peers: [...peers].map(([name, peer]) => peerLine(name, peer, our)),
   };
+}
+
+/**
+ * @param {string} name
+ * @param {{ bar: number | undefined, ns: number[] }} peer
+ * @param {Side} our
+ * @returns {PeerLine}
+ */
+function peerLine(name, { bar, ns }, our) {
+  const its = side(ns);
+  const ratio = our.median / its.median;
+  return { name, its, ratio, bar: bar ? `at most ${bar.toFixed(2)} of it` : 'none', met: ratio <= (bar ?? Infinity) };
 }
 
 /**
@@ -247,24 +378,33 @@ function printTable(lines) {
     columns: [
       { name: 'benchmark', alignment: 'left' },
       { name: 'ours', alignment: 'right' },
-      { name: 'C', alignment: 'right' },
+      { name: 'C, or peer', alignment: 'right' },
       { name: 'ratio', alignment: 'right' },
       { name: 'bar', alignment: 'left' },
       { name: 'met', alignment: 'left' },
     ],
   });
-  for (const { name, unit, ours, floor, ratio, bar, met } of lines) {
+  for (const { name, unit, ours, floor, ratio, bar, met, peers = [] } of lines) {
     table.addRow({
       benchmark: name,
       ours: show(ours, unit),
-      C: show(floor, unit),
+      'C, or peer': show(floor, unit),
       ratio: ratio?.toFixed(3) ?? '',
       bar,
-      met: met ? 'yes' : 'NO',
+      met: bar === 'none' ? '' : met ? 'yes' : 'NO',
     });
+    for (const peer of peers) {
+      table.addRow({
+        benchmark: `  ${peer.name}`,
+        'C, or peer': show(peer.its, unit),
+        ratio: peer.ratio.toFixed(3),
+        bar: peer.bar,
+        met: peer.bar === 'none' ? '' : peer.met ? 'yes' : 'NO',
+      });
+    }
   }
   table.printTable();
-  console.log('Medians ± median absolute deviations; ours and C took turns.');
+  console.log('Medians ± median absolute deviations; ours, C and peers took turns.');
 }
 
 /** @param {string | undefined} text */
@@ -312,7 +452,8 @@ async function main() {
   } else {
     printTable(lines);
   }
-  if (lines.some((line) => !line.met)) process.exitCode = 1;
+  const all = lines.flatMap((line) => [line, ...(line.peers ?? [])]);
+  if (all.some(({ met }) => !met)) process.exitCode = 1;
 }
 
 await main();

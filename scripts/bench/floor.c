@@ -4,38 +4,29 @@
 //   floor fork PAGES                the fork() call of a process with PAGES dirty 4K pages
 //   floor fork-wait                 fork, _exit in the child, waitpid; nothing mapped
 //   floor cow PAGES                 a child's writes to PAGES pages that it shares with its parent
+//   floor spawn PAGES               the posix_spawn() call of such a process
 //   floor count PID ADDRESS PAGES   counting a region's exclusive and shared pages by pagemap
 //   floor target PAGES VMAS         no floor, but what is counted: a process with PAGES pages, half
 //                                   of them shared, and VMAS other mappings; says pid and address
+//   floor atomic TIMES WORKERS      adding to one number in WORKERS processes: by atomics,
+//   floor mutex TIMES WORKERS       under a process-shared mutex,
+//   floor robust TIMES WORKERS      under a robust one
+//   floor ring MESSAGES             8 bytes each, from one process to another
 //
 // Each line on standard input makes one run, which answers with one line: nanoseconds, then counts
 // if there are any. So the driver decides when a run is, and can alternate runs with ours.
 #define _GNU_SOURCE
+#include "floor.h"
+
 #include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <spawn.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 static size_t page_size;
-
-static void die(const char *what) {
-  perror(what);
-  exit(1);
-}
-
-static uint64_t now_ns(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
 
 static char *map_pages(size_t pages) {
   char *base =
@@ -48,16 +39,6 @@ static char *map_pages(size_t pages) {
 
 static void write_pages(char *base, size_t pages, size_t stride) {
   for (size_t i = 0; i < pages; i += stride) *(volatile uint64_t *)(base + i * page_size) = 1;
-}
-
-static int next_run(void) {
-  char line[16];
-  return fgets(line, sizeof line, stdin) != NULL;
-}
-
-static void reap(pid_t child) {
-  int status;
-  if (waitpid(child, &status, 0) != child || status != 0) die("waitpid");
 }
 
 static void fork_floor(size_t pages) {
@@ -92,6 +73,22 @@ static void fork_wait_floor(void) {
     if (child < 0) die("fork");
     reap(child);
     printf("%" PRIu64 "\n", now_ns() - start);
+  }
+}
+
+static void spawn_floor(size_t pages) {
+  char *base = map_pages(pages);
+  while (next_run()) {
+    write_pages(base, pages, 1);
+    char *argv[] = {"true", NULL};
+    char *environment[] = {NULL};
+    pid_t child;
+    uint64_t start = now_ns();
+    int error = posix_spawnp(&child, argv[0], NULL, NULL, argv, environment);
+    uint64_t elapsed = now_ns() - start;
+    if (error != 0) die("posix_spawnp");
+    reap(child);
+    printf("%" PRIu64 "\n", elapsed);
   }
 }
 
@@ -183,16 +180,21 @@ int main(int argc, char **argv) {
     fork_floor(strtoull(argv[2], NULL, 10));
   } else if (strcmp(mode, "fork-wait") == 0 && argc == 2) {
     fork_wait_floor();
+  } else if (strcmp(mode, "spawn") == 0 && argc == 3) {
+    spawn_floor(strtoull(argv[2], NULL, 10));
   } else if (strcmp(mode, "cow") == 0 && argc == 3) {
     cow_floor(strtoull(argv[2], NULL, 10));
   } else if (strcmp(mode, "count") == 0 && argc == 5) {
     count_floor(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
   } else if (strcmp(mode, "target") == 0 && argc == 4) {
     target(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
+  } else if (argc == 4 && (strcmp(mode, "atomic") == 0 || strcmp(mode, "mutex") == 0 ||
+                           strcmp(mode, "robust") == 0)) {
+    add_floor(mode, strtoull(argv[2], NULL, 10), (unsigned)strtoull(argv[3], NULL, 10));
+  } else if (strcmp(mode, "ring") == 0 && argc == 3) {
+    ring_floor(strtoull(argv[2], NULL, 10));
   } else {
-    fprintf(stderr,
-            "usage: floor fork PAGES | fork-wait | cow PAGES | count PID ADDRESS PAGES | target "
-            "PAGES VMAS\n");
+    fprintf(stderr, "usage: the first lines of floor.c\n");
     return 2;
   }
   return 0;

@@ -1,4 +1,4 @@
-/** Builds and drives floor.c. */
+/** Builds and drives floor.c, and what else runs as it does: once for each line that it is given. */
 import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -13,7 +13,8 @@ export function compileFloor() {
     fs.rmSync(directory, { recursive: true, force: true });
   };
   try {
-    execFileSync('gcc', ['-O2', '-Wall', '-o', program, path.join(import.meta.dirname, 'floor.c')]);
+    const sources = ['floor.c', 'floor-sharing.c'].map((name) => path.join(import.meta.dirname, name));
+    execFileSync('gcc', ['-O2', '-Wall', '-pthread', '-o', program, ...sources]);
   } catch (error) {
     remove();
     throw error;
@@ -21,7 +22,10 @@ export function compileFloor() {
   return { program, remove };
 }
 
-/** A running floor, which makes one run each time it is asked. */
+/** Where peers.py is. */
+export const PEERS = path.join(import.meta.dirname, 'peers.py');
+
+/** A running floor or peer, which makes one run each time it is asked. */
 export class Floor {
   #child;
   #lines;

@@ -1,9 +1,11 @@
 /** The measured things, as a user of the library would write them. */
+import childProcess from 'node:child_process';
+import { once } from 'node:events';
 
 /** @typedef {typeof import('../../lib/index.js')} Cowlab */
 
 // The types are those of the sources, and what runs is what is shipped.
-const { countPages, fork, mmap } = /** @type {Cowlab} */ (
+const { SharedArea, countPages, fork, mmap, spawn } = /** @type {Cowlab} */ (
   await import(new URL('../../dist/index.js', import.meta.url).href)
 );
 
@@ -94,5 +96,93 @@ export function countExclusiveShared(pid, address, pages, exact) {
       return Promise.resolve([sinceNs(start), exclusive, shared]);
     },
     close: () => Promise.resolve(),
+  };
+}
+
+/**
+ * The call that starts a program, with that many pages dirty in Node: ours, and the one of Node.
+ * @param {number} pages
+ * @returns {{ ours: Runner, node: Runner }} Of the same memory; close ours.
+ */
+export function spawnCalls(pages) {
+  const mapping = mmap({ length: pages * PAGE_BYTES, sharing: 'private' });
+  return {
+    ours: {
+      async run() {
+        mapping.write();
+        const start = process.hrtime.bigint();
+        const program = spawn('true', [], { stdio: ['ignore', 'ignore', 'ignore'] });
+        const elapsedNs = sinceNs(start);
+        await program.ended;
+        return [elapsedNs];
+      },
+      close() {
+        mapping.unmap();
+        return Promise.resolve();
+      },
+    },
+    node: {
+      async run() {
+        mapping.write();
+        const start = process.hrtime.bigint();
+        const program = childProcess.spawn('true', { stdio: 'ignore' });
+        const elapsedNs = sinceNs(start);
+        await once(program, 'exit');
+        return [elapsedNs];
+      },
+      close: () => Promise.resolve(),
+    },
+  };
+}
+
+/**
+ * Additions to one number by workers that begin together; the longest counts. Gives the total as well.
+ * @param {'atomic' | 'lock'} guard
+ * @param {number} times
+ * @param {number} workers
+ * @returns {Runner}
+ */
+export function addToNumber(guard, times, workers) {
+  const area = new SharedArea();
+  const processes = Array.from({ length: workers }, () => fork());
+  return {
+    async run() {
+      const number = area.number();
+      const gate = area.gate(workers);
+      const reports = await Promise.all(processes.map((one) => area.count(one, number, guard, times, { gate })));
+      return [Math.max(...reports.map(({ elapsedNs }) => elapsedNs)), number.value];
+    },
+    async close() {
+      for (const one of processes) await one.exit();
+      area.close();
+    },
+  };
+}
+
+/**
+ * Messages from one process to another. Gives the sum of what was received as well.
+ * @param {number} messages
+ * @param {number} capacity
+ * @returns {Runner}
+ */
+export function sendMessages(messages, capacity) {
+  const area = new SharedArea(8 * 2 ** 20);
+  const [sender, receiver] = [fork(), fork()];
+  return {
+    async run() {
+      const rings = area.rings(1, capacity);
+      const [ring] = rings;
+      if (!ring) throw new Error('one ring was asked for');
+      const gate = area.gate(2);
+      const [sent, received] = await Promise.all([
+        area.send(sender, ring, messages, { gate }),
+        area.receive(receiver, rings, messages, { gate }),
+      ]);
+      return [Math.max(sent.elapsedNs, received.elapsedNs), Number(received.sum)];
+    },
+    async close() {
+      for (const one of [sender, receiver]) await one.exit();
+      area.close();
+    },
   };
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Value } from 'typebox/value';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { pythonOrWhyNot } from '../../lib/experiments/cpython.js';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
 import { findKernels } from '../../lib/vm/kernel.js';
@@ -117,6 +118,19 @@ describe.skipIf(lacking !== undefined)(`a guest${lacking === undefined ? '' : ` 
         // The guest has the time of day.
         expect(Math.abs(Date.parse(startedAt) - Date.now())).toBeLessThan(600_000);
       }
+    },
+  );
+
+  test.skipIf(typeof pythonOrWhyNot() === 'string')(
+    "Python goes along, and says the article's own OSError under strict overcommit",
+    { timeout: 600_000 },
+    async () => {
+      const params = ['mode=strict', 'children=4'].flatMap((pair) => ['--param', pair]);
+      const { code, stdout, stderr } = await run(['multiprocessing', ...params, '--json']);
+      expect({ code, stderr }).toMatchObject({ code: 0 });
+      const result = JSON.parse(stdout) as ResultDocument;
+      expect(result).toMatchObject({ verdict: 'pass', claim: { outcome: 'holds' } });
+      expect(JSON.stringify(result.measurement?.tables)).toContain('OSError: [Errno 12] Cannot allocate memory');
     },
   );
 

@@ -69,6 +69,11 @@ describe('a program of others', () => {
     const program = start('sh', ['-c', 'i=0; while [ $i -lt 20000 ]; do echo "line $i"; i=$((i+1)); done']);
     for (let i = 0; i < 20_000; i++) expect(await program.line()).toBe(`line ${String(i)}`);
     await expect(program.line()).rejects.toThrow(/ended/);
+    await program.close();
+    await expect(program.line()).rejects.toThrow(/ended/);
+    const closed = start('sleep', ['100']);
+    await closed.close();
+    await expect(closed.line(1000)).rejects.toThrow(/sleep ended/);
   });
 
   test('is gone with all that it has started when it is closed: children, sessions of their own, orphans', async () => {
@@ -168,7 +173,7 @@ describe('a process tree', () => {
   });
 
   test('is read while processes come and go', async () => {
-    const program = start('sh', ['-c', 'echo ready; while :; do true & /bin/true; done']);
+    const program = start('sh', ['-c', 'echo ready; while :; do true & env true; done']);
     await program.line();
     const [keeper] = readProcessTree(process.pid).filter(({ comm }) => comm === 'cowlab-keeper');
     if (!keeper) expect.unreachable('the keeper is a child of this process');

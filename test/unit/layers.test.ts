@@ -62,6 +62,9 @@ tester.run('layers', plugin.rules.layers, {
     ),
     allowed('an experiment imports machine', 'lib/experiments/enomem.ts', `import '../machine/program.js'`),
     allowed('report imports schema', 'lib/report/html.ts', `import '../schema/step.js'; import '../errors.js'`),
+    allowed('vm knows where our own programs lie', 'lib/vm/contents.ts', `import '../own-program.js'`),
+    allowed('api starts our own programs', 'lib/api/foreign-program.ts', `import '../own-program.js'`),
+    allowed('own-program imports errors', 'lib/own-program.ts', `import './errors.js'; import fs from 'node:fs'`),
     allowed('vm imports schema and errors', 'lib/vm/guest.ts', `import '../schema/units.js'; import '../errors.js'`),
     allowed(
       'the command line imports everything',
@@ -77,6 +80,7 @@ tester.run('layers', plugin.rules.layers, {
     allowed('what is computed at run time is not judged', 'lib/cli/run.ts', `await import(file)`),
   ],
   invalid: [
+    caught('own-program imports native', 'lib/own-program.ts', `import './native.js'`, 'upwards'),
     caught('schema imports errors', 'lib/schema/step.ts', `import '../errors.js'`, 'upwards'),
     caught(
       'errors imports values of schema',
