@@ -11,7 +11,7 @@ import path from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { Table } from 'console-table-printer';
 import { median, medianAbsoluteDeviation } from 'simple-statistics';
-import { compileFloor, Floor, PEERS } from './floor.js';
+import { compileFloor, Floor, NODE_SPAWN, PEERS } from './floor.js';
 import {
   addToNumber,
   copyOnWrite,
@@ -19,7 +19,7 @@ import {
   forkCall,
   forkExitWait,
   sendMessages,
-  spawnCalls,
+  spawnCall,
 } from './ours.js';
 
 const PAGES_PER_MIB = 256;
@@ -177,10 +177,10 @@ const COMPARISONS = [
     bar: { ratio: Infinity },
     start: (program) => {
       const pages = 1024 * PAGES_PER_MIB;
-      const { ours, node } = spawnCalls(pages);
       const floor = new Floor(program, ['spawn', pages]);
+      const node = new Floor(process.execPath, [NODE_SPAWN, pages]);
       const peer = { name: 'child_process.spawn', per: 1, bar: 0.1, runner: node };
-      return Promise.resolve({ ours, floor, others: [], peers: [peer] });
+      return Promise.resolve({ ours: spawnCall(pages), floor, others: [], peers: [peer] });
     },
   },
   adding('atomic', 1, 2),

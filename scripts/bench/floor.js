@@ -22,8 +22,8 @@ export function compileFloor() {
   return { program, remove };
 }
 
-/** Where peers.py is. */
 export const PEERS = path.join(import.meta.dirname, 'peers.py');
+export const NODE_SPAWN = path.join(import.meta.dirname, 'node-spawn.js');
 
 /** A running floor or peer, which makes one run each time it is asked. */
 export class Floor {

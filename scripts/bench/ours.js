@@ -1,6 +1,4 @@
 /** The measured things, as a user of the library would write them. */
-import childProcess from 'node:child_process';
-import { once } from 'node:events';
 
 /** @typedef {typeof import('../../lib/index.js')} Cowlab */
 
@@ -100,37 +98,24 @@ export function countExclusiveShared(pid, address, pages, exact) {
 }
 
 /**
- * The call that starts a program, with that many pages dirty in Node: ours, and the one of Node.
+ * The call that starts a program, with that many pages dirty in Node.
  * @param {number} pages
- * @returns {{ ours: Runner, node: Runner }} Of the same memory; close ours.
+ * @returns {Runner}
  */
-export function spawnCalls(pages) {
+export function spawnCall(pages) {
   const mapping = mmap({ length: pages * PAGE_BYTES, sharing: 'private' });
   return {
-    ours: {
-      async run() {
-        mapping.write();
-        const start = process.hrtime.bigint();
-        const program = spawn('true', [], { stdio: ['ignore', 'ignore', 'ignore'] });
-        const elapsedNs = sinceNs(start);
-        await program.ended;
-        return [elapsedNs];
-      },
-      close() {
-        mapping.unmap();
-        return Promise.resolve();
-      },
+    async run() {
+      mapping.write();
+      const start = process.hrtime.bigint();
+      const program = spawn('true', [], { stdio: ['ignore', 'ignore', 'ignore'] });
+      const elapsedNs = sinceNs(start);
+      await program.ended;
+      return [elapsedNs];
     },
-    node: {
-      async run() {
-        mapping.write();
-        const start = process.hrtime.bigint();
-        const program = childProcess.spawn('true', { stdio: 'ignore' });
-        const elapsedNs = sinceNs(start);
-        await once(program, 'exit');
-        return [elapsedNs];
-      },
-      close: () => Promise.resolve(),
+    close() {
+      mapping.unmap();
+      return Promise.resolve();
     },
   };
 }
