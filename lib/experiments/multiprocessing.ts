@@ -123,7 +123,8 @@ async function tryBeyond(program: QuestionProgram, context: Context): Promise<Fi
     const attempt = await program.startPool(method, values.children);
     if (attempt.errno === 0) await program.closePool();
     if (method === 'fork') found.checks.push(checkPrediction('beyond RAM plus swap', attempt));
-    found.rows.push([method, attempt.errno === 0 ? `${String(attempt.workers)} workers` : attempt.error]);
+    const predicted = method === 'fork' ? (attempt.predicted.errno ?? attempt.predicted.outcome) : '-';
+    found.rows.push([method, predicted, attempt.errno === 0 ? `${String(attempt.workers)} workers` : attempt.error]);
     found.figures.push({
       name: `beyond RAM plus swap, ${method}: errno`,
       unit: 'errno',
@@ -211,7 +212,7 @@ async function measure(context: Context): Promise<Measurement> {
         ? [
             {
               title: 'The same with one mapping beyond RAM plus swap',
-              columns: ['method', 'Pool()'],
+              columns: ['method', 'cowlab predict', 'Pool()'],
               rows: beyond.rows,
             },
           ]
