@@ -7,11 +7,13 @@ import { experiments } from '../experiments/catalogue.js';
 import { predictFork } from '../machine/linux/predict.js';
 import { examineHost } from '../proc/doctor.js';
 import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
+import { readSharing } from '../proc/sharers.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import { wrap } from '../report/paragraph.js';
 import { leftBehindFinding, runDoctor, runRestore } from './doctor.js';
 import { runExplain } from './explain.js';
 import { EXIT, UsageError, exitCodeOf, note, print, printJson, wantsColor } from './output.js';
+import { runInspect } from './inspect.js';
 import { runPredict } from './predict.js';
 import type { ReplayFlags } from './replay.js';
 import { runCommand } from './run.js';
@@ -54,11 +56,22 @@ async function doctor(flags: { json?: boolean; restore?: boolean }): Promise<voi
   }
 }
 
-function predict(flags: { pid?: string; json?: boolean }): void {
-  const pid = flags.pid === undefined ? process.ppid : Number(flags.pid);
+function requirePid(name: string, text: string): number {
+  const pid = Number(text);
   if (!Number.isInteger(pid) || pid < 1 || pid > 2 ** 31 - 1) {
-    throw new UsageError(`--pid must be the number of a process, not ${String(flags.pid)}`);
+    throw new UsageError(`${name} must be the number of a process, not ${text}`);
   }
+  return pid;
+}
+
+function inspect(text: string, flags: { json?: boolean }): void {
+  const pid = requirePid('PID', text);
+  const fork = predictFork(pid, readHostFacts(process.pid));
+  answer(runInspect(readSharing(pid), fork, { color: wantsColor() }), flags);
+}
+
+function predict(flags: { pid?: string; json?: boolean }): void {
+  const pid = flags.pid === undefined ? process.ppid : requirePid('--pid', flags.pid);
   answer(runPredict(predictFork(pid, readHostFacts(process.pid)), { color: wantsColor() }), flags);
 }
 
@@ -108,6 +121,12 @@ function build(): Command {
     .option('--pid <pid>', 'the process; without it, the one that called cowlab')
     .option('--json', 'JSON on standard output')
     .action(predict);
+  program
+    .command('inspect')
+    .description('the mappings of a process: how much is shared and with whom, and what a fork would charge')
+    .argument('<pid>', 'a process of your own, or of anybody as root')
+    .option('--json', 'JSON on standard output')
+    .action(inspect);
   program
     .command('explain')
     .description('the claim, the mechanism, the formula, the figures, and what to do')
