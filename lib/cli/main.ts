@@ -116,6 +116,16 @@ function build(): Command {
       exitCode = await replayCommand(path, flags);
     });
   program
+    .command('compare')
+    .description('two saved results, difference by difference: two kernels, two settings, before and after')
+    .argument('<a>', 'a file written by --json or --export-json')
+    .argument('<b>', 'another')
+    .option('--json', 'JSON on standard output')
+    .action(async (a: string, b: string, flags: { json?: boolean }) => {
+      const { runCompare } = await import('./compare.js');
+      answer(await runCompare(a, b, { color: wantsColor() }), flags);
+    });
+  program
     .command('predict')
     .description('would a fork of a process succeed here, and what would it charge?')
     .option('--pid <pid>', 'the process; without it, the one that called cowlab')

@@ -48,12 +48,14 @@ export interface Column {
   name: string;
   title: string;
   alignment?: 'left' | 'right';
+  /** Longer cells are broken at spaces. */
+  maxLen?: number;
 }
 
 /** A table with lines, without colour codes, so that it is the same in a pipe. */
 export function table(columns: readonly Column[], rows: readonly Record<string, string | number>[]): string {
   const printed = new Table({
-    columns: columns.map(({ name, title, alignment = 'left' }) => ({ name, title, alignment })),
+    columns: columns.map(({ alignment = 'left', ...column }) => ({ ...column, alignment })),
     shouldDisableColors: true,
   });
   printed.addRows(rows.map((row) => ({ ...row })));

@@ -7,11 +7,12 @@ import { formatBytes, formatCount } from '../schema/units.js';
 import { COLUMNS, paint, table, wrap } from './paragraph.js';
 import type { Style, TextOptions } from './paragraph.js';
 
-const OUTCOMES: Record<ResultDocument['claim']['outcome'], string> = {
-  holds: 'The claim holds.',
-  'holds only if': 'The claim holds only in part.',
-  refuted: 'The claim is refuted.',
-  undecided: 'The claim is undecided.',
+/** What follows 'The claim'. */
+export const OUTCOMES: Record<ResultDocument['claim']['outcome'], string> = {
+  holds: 'holds',
+  'holds only if': 'holds only in part',
+  refuted: 'is refuted',
+  undecided: 'is undecided',
 };
 
 const VERDICT_STYLE: Record<Verdict, Style> = { pass: 'green', fail: 'red', inconclusive: 'yellow', skip: 'yellow' };
@@ -162,7 +163,7 @@ export function renderText(result: ResultDocument, options: TextOptions = {}): s
     ...(findings?.plots.map(plotText) ?? []),
     findings?.notes.map((note) => wrap(note, '', '  ')).join('\n'),
     failedChecks(result),
-    wrap(claim.inShort, `${OUTCOMES[claim.outcome]} `, '  '),
+    wrap(claim.inShort, `The claim ${OUTCOMES[claim.outcome]}. `, '  '),
     paint(VERDICT_STYLE[verdict], wrap(outcome, `${verdict.toUpperCase()}: `, '  '), options),
   ];
   return `${blocks.filter((block) => block !== undefined && block !== '').join('\n\n')}\n`;
