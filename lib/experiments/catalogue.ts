@@ -12,6 +12,7 @@ import { readOnly } from './read-only.js';
 import { refcount } from './refcount.js';
 import { sharedMemory } from './shared-memory.js';
 import { startMethods } from './start-methods.js';
+import { tree } from './tree.js';
 
 export const experiments: readonly AnyExperiment[] = [
   enomem,
@@ -21,6 +22,7 @@ export const experiments: readonly AnyExperiment[] = [
   multiprocessing,
   readOnly,
   cowGrowth,
+  tree,
   sharedMemory,
   refcount,
   gc,

@@ -12,6 +12,7 @@ import { READ_ONLY } from './explanations/read-only.js';
 import { REFCOUNT } from './explanations/refcount.js';
 import { SHARED_MEMORY } from './explanations/shared-memory.js';
 import { START_METHODS } from './explanations/start-methods.js';
+import { TREE } from './explanations/tree.js';
 
 export type { Explanation } from './explanations/explanation.js';
 
@@ -23,6 +24,7 @@ export const EXPLANATIONS: readonly Explanation[] = [
   MULTIPROCESSING,
   READ_ONLY,
   COW_GROWTH,
+  TREE,
   SHARED_MEMORY,
   REFCOUNT,
   GC,
