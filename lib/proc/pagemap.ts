@@ -4,6 +4,7 @@ import { MAX_REGION_PAGES, requireInteger, requireObject } from '../schema/argum
 import type { PageState, StateRuns } from '../schema/step.js';
 import { pidError } from './read.js';
 import { readSmaps, type SmapsVma } from './smaps.js';
+import { isAtLeast, parseKernelRelease, readKernelOption, readKernelRelease } from './system.js';
 
 /** The states by their number in a Uint8Array, in the order of native/core/pagemap.h. */
 export const PAGE_STATES = [
@@ -23,8 +24,11 @@ export interface PagemapRange {
 
 export interface PagemapOptions {
   /**
-   * Whether to look for PMD-mapped huge pages, whose bit 56 the kernel shows wrong; their pages are then
-   * 'unknown'; before Linux 6.7 (no PAGEMAP_SCAN) all pages of a VMA that has some. Default true. Turn it off only for memory known to be of base pages (MADV_NOHUGEPAGE).
+   * Whether to look for PMD-mapped huge pages, whose bit 56 the kernel shows wrong (before Linux 6.7, which has no
+   * PAGEMAP_SCAN, for VMAs that have some). smaps says what they are where the range holds their whole VMA; of single pages
+   * only if all huge ones of the VMA are alike. What remains is 'unknown', and so is all of it on a kernel that counts no
+   * mappings of single pages (CONFIG_NO_PAGE_MAPCOUNT), or may be one. Default true. Turn it off only for memory known
+   * to be of base pages (MADV_NOHUGEPAGE).
    */
   checkHuge?: boolean;
   /**
@@ -91,25 +95,63 @@ function doubtfulParts(pid: number, range: PagemapRange, checkHuge: boolean): { 
   return hugeParts(readSmaps(pid), range, native().pageSizeBytes);
 }
 
+/** A VMA with PMD-mapped pages that lies in a range, whole. */
+interface HugeVma {
+  /** Page number in the range. */
+  first: number;
+  pages: number;
+  /** All its pages that are there, by smaps, which counts the mappings of each page of a huge one. */
+  exclusive: number;
+  shared: number;
+}
+
+let counted: boolean | undefined;
+
+/** Whether the kernel is known to count how often each page of a huge page is mapped. */
+function countsMappings(): boolean {
+  if (counted !== undefined) return counted;
+  const mayNot = isAtLeast(parseKernelRelease(readKernelRelease()), [6, 15]);
+  counted = !mayNot || readKernelOption('CONFIG_NO_PAGE_MAPCOUNT') === false;
+  return counted;
+}
+
+function wholeHugeVmas(pid: number, range: PagemapRange): HugeVma[] {
+  if (!countsMappings()) return [];
+  const unit = native().pageSizeBytes;
+  const end = range.address + BigInt(range.pages) * BigInt(unit);
+  return readSmaps(pid).flatMap((vma): HugeVma[] => {
+    const [part] = hugeParts([vma], range, unit);
+    if (!part || vma.start < range.address || vma.end > end) return [];
+    const { fieldsKb } = vma;
+    const pagesOf = (kind: string): number =>
+      (((fieldsKb[`${kind}_Clean`] ?? 0) + (fieldsKb[`${kind}_Dirty`] ?? 0)) * 1024) / unit;
+    return [{ ...part, exclusive: pagesOf('Private'), shared: pagesOf('Shared') }];
+  });
+}
+
+/**
+ * How many of the unknown pages of a VMA are exclusive and shared, by what smaps has beyond the known ones. Undefined when
+ * the two do not fit together, since the process has gone on in between. Pure.
+ */
+export function splitUnknown(
+  known: Readonly<Record<'exclusive' | 'shared' | 'unknown', number>>,
+  all: Readonly<Record<'exclusive' | 'shared', number>>,
+): { exclusive: number; shared: number } | undefined {
+  const [exclusive, shared] = [all.exclusive - known.exclusive, all.shared - known.shared];
+  return exclusive >= 0 && shared >= 0 && exclusive + shared === known.unknown ? { exclusive, shared } : undefined;
+}
+
 const [EXCLUSIVE, SHARED, UNKNOWN] = (['exclusive', 'shared', 'unknown'] as const).map((state) =>
   PAGE_STATES.indexOf(state),
 ) as [number, number, number];
 
-/** One number a page, an index into PAGE_STATES. Errors as readPagemap. */
-export function readPageStates(pid: number, range: PagemapRange, options: PagemapOptions = {}): Uint8Array {
-  requireTarget(pid, range);
+/** By pagemap alone. */
+function pagemapStates(pid: number, range: PagemapRange, checkHuge: boolean, checkZero: boolean): Uint8Array {
   const states = new Uint8Array(range.pages);
   reading(pid, () => {
-    native().readPageStates(
-      pid,
-      range.address,
-      range.pages,
-      options.checkHuge ?? true,
-      options.checkZero ?? true,
-      states,
-    );
+    native().readPageStates(pid, range.address, range.pages, checkHuge, checkZero, states);
   });
-  for (const { first, pages } of doubtfulParts(pid, range, options.checkHuge ?? true)) {
+  for (const { first, pages } of doubtfulParts(pid, range, checkHuge)) {
     for (let page = first; page < first + pages; page++) {
       if (states[page] === EXCLUSIVE || states[page] === SHARED) states[page] = UNKNOWN;
     }
@@ -117,24 +159,63 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
   return states;
 }
 
+/** One number a page, an index into PAGE_STATES. Errors as readPagemap. */
+export function readPageStates(pid: number, range: PagemapRange, options: PagemapOptions = {}): Uint8Array {
+  requireTarget(pid, range);
+  const { checkHuge = true, checkZero = true } = options;
+  const states = pagemapStates(pid, range, checkHuge, checkZero);
+  if (!states.includes(UNKNOWN)) return states;
+  for (const { first, pages, ...all } of wholeHugeVmas(pid, range)) {
+    const part = states.subarray(first, first + pages);
+    const count = (wanted: number): number => part.reduce((total, state) => total + (state === wanted ? 1 : 0), 0);
+    const known = { exclusive: count(EXCLUSIVE), shared: count(SHARED), unknown: count(UNKNOWN) };
+    const split = splitUnknown(known, all);
+    // Which of them are which is known only if they are all alike.
+    if (!split || (split.exclusive > 0 && split.shared > 0)) continue;
+    const state = split.exclusive > 0 ? EXCLUSIVE : SHARED;
+    part.forEach((old, page) => {
+      if (old === UNKNOWN) part[page] = state;
+    });
+  }
+  return states;
+}
+
 type Counts = Record<PageState, number>;
 
-/** How many pages are in each state. Errors as readPagemap. */
-export function countPages(pid: number, range: PagemapRange, options: PagemapOptions = {}): Counts {
-  requireTarget(pid, range);
+/** By pagemap alone. */
+function pagemapCounts(pid: number, range: PagemapRange, checkHuge: boolean, checkZero: boolean): Counts {
   const counts = new Float64Array(PAGE_STATES.length);
   reading(pid, () => {
-    native().countPages(pid, range.address, range.pages, options.checkHuge ?? true, options.checkZero ?? true, counts);
+    native().countPages(pid, range.address, range.pages, checkHuge, checkZero, counts);
   });
   const result = Object.fromEntries(PAGE_STATES.map((state, index) => [state, counts[index] ?? 0])) as Counts;
-  for (const { first, pages } of doubtfulParts(pid, range, options.checkHuge ?? true)) {
-    const address = range.address + BigInt(first) * BigInt(native().pageSizeBytes);
-    const { exclusive, shared } = countPages(pid, { address, pages }, { ...options, checkHuge: false });
+  for (const part of doubtfulParts(pid, range, checkHuge)) {
+    const { exclusive, shared } = pagemapCounts(pid, partOf(range, part), false, checkZero);
     result.exclusive -= exclusive;
     result.shared -= shared;
     result.unknown += exclusive + shared;
   }
   return result;
+}
+
+function partOf({ address }: PagemapRange, { first, pages }: { first: number; pages: number }): PagemapRange {
+  return { address: address + BigInt(first) * BigInt(native().pageSizeBytes), pages };
+}
+
+/** How many pages are in each state. Errors as readPagemap. */
+export function countPages(pid: number, range: PagemapRange, options: PagemapOptions = {}): Counts {
+  requireTarget(pid, range);
+  const { checkHuge = true, checkZero = true } = options;
+  const counts = pagemapCounts(pid, range, checkHuge, checkZero);
+  if (counts.unknown === 0) return counts;
+  for (const vma of wholeHugeVmas(pid, range)) {
+    const split = splitUnknown(pagemapCounts(pid, partOf(range, vma), checkHuge, checkZero), vma);
+    if (!split) continue;
+    counts.exclusive += split.exclusive;
+    counts.shared += split.shared;
+    counts.unknown -= split.exclusive + split.shared;
+  }
+  return counts;
 }
 
 /** Appends a page states array to run-length encoded states. */
