@@ -142,9 +142,10 @@ test.skipIf(lacking !== undefined)(
     await tell('end 2');
     pids.pop();
     compare('both have ended');
-    // That the bits of pagemap alone are wrong here is why all this is done; a kernel that mends it is welcome.
-    if (isAtLeast([6, 18], parseKernelRelease(readKernelRelease())))
-      expect(Math.max(...wrongByBits)).toBeGreaterThan(0);
+    // By the bits of pagemap alone it is wrong on 6.1 and 6.18, and right on 6.12; other kernels have not been tried.
+    const version = parseKernelRelease(readKernelRelease()).join('.');
+    if (['6.1', '6.18'].includes(version)) expect(Math.max(...wrongByBits)).toBeGreaterThan(0);
+    if (version === '6.12') expect(Math.max(...wrongByBits)).toBe(0);
   },
 );
 
