@@ -94,6 +94,11 @@ function sharerTable(sharing: MemorySharing): string[] {
   if (typeof elsewhere === 'number' && elsewhere > 0) {
     notes.push(`${pagesAs(elsewhere, pageSizeBytes)} are shared with processes that were not found.`);
   }
+  const unlooked = mappings.filter(({ elsewherePages }) => byFrames && isUnknown(elsewherePages)).length;
+  if (unlooked > 0) {
+    const who = unlooked === 1 ? '1 mapping is' : `${String(unlooked)} mappings are`;
+    notes.push(`${who} too large to be looked through, and may be shared with others.`);
+  }
   const parts = sharers.map((sharer) => ({
     sharer,
     memory: partOf(sharing, sharer, false),

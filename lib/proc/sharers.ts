@@ -33,7 +33,7 @@ export interface SharedMapping {
   sharedWith: Sharer[];
   /**
    * Shared pages that were found in no other process: in one that may not be read, or moved to other addresses there.
-   * Only by page frames.
+   * Only by page frames, and not of mappings beyond 2^24 pages, which are not looked through.
    */
   elsewherePages: Figure;
 }
@@ -51,6 +51,10 @@ export interface MemorySharing {
   /** Whether page frames could be read (CAP_SYS_ADMIN), so that all is exact. */
   byFrames: boolean;
 }
+
+/** Pages of a mapping that are looked through one by one; sparse ones of terabytes would take minutes. */
+const MAX_PAGES = 2 ** 24;
+const TOO_LARGE = 'it is larger than 64 GiB of pages of 4 KiB, too large to be looked through page by page';
 
 const WHY_UNKNOWN = 'page frames, which tell whether two pages are one, are shown with CAP_SYS_ADMIN only';
 
@@ -73,6 +77,14 @@ function extentOf(vma: SmapsVma, unit: number): Extent {
 
 function objectOf({ inode, device }: SmapsVma): string {
   return inode === 0n ? 'anonymous' : `${device} ${String(inode)}`;
+}
+
+function mayBeShared(vma: SmapsVma): boolean {
+  return sumOf(vma, SHARED_FIELDS) > 0;
+}
+
+function isTooLarge({ first, end }: Extent): boolean {
+  return end - first > MAX_PAGES;
 }
 
 /** One mapping of the process that is looked at. */
@@ -166,8 +178,9 @@ class Candidates {
     readonly unit: number,
   ) {
     for (const vma of vmas) {
-      if (sumOf(vma, SHARED_FIELDS) === 0) continue;
-      const candidate = new Candidate(pid, extentOf(vma, unit));
+      const extent = extentOf(vma, unit);
+      if (!mayBeShared(vma) || isTooLarge(extent)) continue;
+      const candidate = new Candidate(pid, extent);
       this.all.set(vma, candidate);
       const object = objectOf(vma);
       const list = this.#byObject.get(object);
@@ -290,6 +303,11 @@ export function readSharing(pid: number, options: { frames?: boolean } = {}): Me
     relation: relationOf(pid, other, parents),
     pages,
   });
+  const elsewhere = (vma: SmapsVma, candidate: Candidate | undefined): Figure => {
+    if (!mayBeShared(vma)) return 0;
+    if (!candidate) return { unknown: TOO_LARGE };
+    return byFrames ? candidate.unseen : { unknown: WHY_UNKNOWN };
+  };
   const inAll = new Map<number, Figure[]>();
   const mappings = vmas.map((vma): SharedMapping => {
     const candidate = candidates.all.get(vma);
@@ -300,7 +318,7 @@ export function readSharing(pid: number, options: { frames?: boolean } = {}): Me
       ownKb: sumOf(vma, PRIVATE_FIELDS),
       sharedKb: sumOf(vma, SHARED_FIELDS),
       sharedWith: found,
-      elsewherePages: candidate ? (byFrames ? candidate.unseen : { unknown: WHY_UNKNOWN }) : 0,
+      elsewherePages: elsewhere(vma, candidate),
     };
   });
   const sharers = [...inAll].map(([other, figures]) => sharer(other, sum(figures))).sort(mostFirst);

@@ -137,6 +137,16 @@ describe('as who may not read page frames', () => {
 });
 
 describe('what cannot be looked at', () => {
+  test('a sparse mapping of a terabyte is not looked through, and that is said', async () => {
+    const parent = await forkFrom();
+    const region = await parent.map({ pages: 2 ** 28, noreserve: true });
+    await parent.write(region, { first: 2 ** 27, pages: 3 });
+    const child = await forkFrom(parent);
+    const { sharedKb, sharedWith, elsewherePages } = mappingOf(readSharing(child.pid), child.placement(region).address);
+    expect({ sharedKb, sharedWith }).toEqual({ sharedKb: 12, sharedWith: [] });
+    expect(elsewherePages).toMatchObject({ unknown: expect.stringMatching(/too large/) as string });
+  });
+
   test('a process that is not there', () => {
     expect(() => readSharing(2 ** 22 + 1)).toThrow(SystemError);
   });
