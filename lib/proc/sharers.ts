@@ -237,7 +237,12 @@ function tryProcess<T>(read: () => T): T | 'gone' | 'unreadable' {
 /** What `other` is to `pid`. Pure. @param parents The parent of each process. */
 export function relationOf(pid: number, other: number, parents: ReadonlyMap<number, number>): Relation {
   const descends = (from: number, to: number): boolean => {
-    for (let at = parents.get(from); at !== undefined && at !== 0; at = parents.get(at)) if (at === to) return true;
+    const seen = new Set<number>();
+    // Of processes that came and went while they were read, some may have become their own ancestors.
+    for (let at = parents.get(from); at !== undefined && !seen.has(at); at = parents.get(at)) {
+      if (at === to) return true;
+      seen.add(at);
+    }
     return false;
   };
   if (parents.get(pid) === other) return 'parent';

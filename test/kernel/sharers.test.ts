@@ -174,4 +174,8 @@ test('relations are read from the parents', () => {
   expect(relationOf(30, 10, parents)).toBe('ancestor');
   expect(relationOf(1, 30, parents)).toBe('descendant');
   expect(relationOf(30, 40, parents)).toBe('other');
+  // Pids that were used again while they were read.
+  parents.set(10, 30);
+  expect(relationOf(40, 20, parents)).toBe('other');
+  expect(relationOf(30, 99, parents)).toBe('other');
 });
