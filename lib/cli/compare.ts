@@ -7,11 +7,10 @@ import type {
   Value,
   ValueDifference,
 } from '../experiments/compare-results.js';
+import { formatFigure } from '../experiments/tree-figures.js';
 import { COLUMNS, paint, printable, shorten, table, wrap } from '../report/paragraph.js';
 import type { Column, CommandOutput, TextOptions } from '../report/paragraph.js';
 import { OUTCOMES } from '../report/text.js';
-import { isUnknown } from '../schema/figure.js';
-import type { Figure } from '../schema/figure.js';
 import { formatBytes, formatCount } from '../schema/units.js';
 import { UsageError } from './output.js';
 import { loadResults } from './replay.js';
@@ -21,12 +20,6 @@ const TOP = 20;
 
 /** Of a name or value that is one of three in a line. */
 const CELL_COLUMNS = 22;
-
-function figureText(figure: Figure | null): string {
-  if (figure === null) return '-';
-  if (typeof figure === 'number') return formatCount(figure);
-  return isUnknown(figure) ? 'unknown' : `${formatCount(figure.min)}..${formatCount(figure.max)}`;
-}
 
 function valueText(name: string, value: Value): string {
   if (value === null) return '-';
@@ -57,8 +50,8 @@ function yesOrNo(foretold: boolean | null): string {
 function figureTable(differences: readonly FigureDifference[]): string {
   const rows = differences.slice(0, TOP).map(({ name, unit, a, b, difference, foretold }) => ({
     name,
-    a: figureText(a),
-    b: figureText(b),
+    a: formatFigure(a ?? undefined),
+    b: formatFigure(b ?? undefined),
     difference: difference === null ? '-' : formatCount(difference),
     unit,
     foretold: yesOrNo(foretold),

@@ -4,7 +4,7 @@ import type { Sharer, SharedMapping, MemorySharing } from '../proc/sharers.js';
 import type { SmapsVma } from '../proc/smaps.js';
 import { paint, printable, shorten, table, wrap } from '../report/paragraph.js';
 import type { Column, CommandOutput, TextOptions } from '../report/paragraph.js';
-import { isUnknown, sum } from '../schema/figure.js';
+import { bounds, isUnknown, sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import { formatBytes } from '../schema/units.js';
 
@@ -104,8 +104,8 @@ function sharerTable(sharing: MemorySharing): string[] {
     memory: partOf(sharing, sharer, false),
     files: partOf(sharing, sharer, true),
   }));
-  const ofMemory = parts.filter(({ memory }) => upper(memory) > 0);
-  ofMemory.sort((a, b) => upper(b.memory) - upper(a.memory));
+  const ofMemory = parts.filter(({ memory }) => bounds(memory).max > 0);
+  ofMemory.sort((a, b) => bounds(b.memory).max - bounds(a.memory).max);
   const rows = ofMemory.slice(0, TOP).map(({ sharer: { pid, comm, relation }, memory, files }) => ({
     pid,
     comm: printable(comm),
@@ -113,19 +113,15 @@ function sharerTable(sharing: MemorySharing): string[] {
     memory: pagesAs(memory, pageSizeBytes),
     files: pagesAs(files, pageSizeBytes),
   }));
-  const ofFiles = parts.filter(({ memory }) => upper(memory) === 0);
+  const ofFiles = parts.filter(({ memory }) => bounds(memory).max === 0);
   if (ofFiles.length > 0) {
-    const most = Math.max(...ofFiles.map(({ files }) => upper(files)));
+    const most = Math.max(...ofFiles.map(({ files }) => bounds(files).max));
     const who = ofFiles.length === 1 ? '1 process more shares' : `${String(ofFiles.length)} processes more share`;
     notes.unshift(`${who} nothing but files, such as libraries: up to ${formatBytes(most * pageSizeBytes)}.`);
   }
   if (ofMemory.length > TOP) notes.unshift(`${String(ofMemory.length - TOP)} more share less memory.`);
   const text = notes.map((note) => wrap(note));
   return rows.length === 0 ? text : [table(SHARER_COLUMNS, rows), ...text];
-}
-
-function upper(figure: Figure): number {
-  return typeof figure === 'number' ? figure : 'max' in figure ? figure.max : 0;
 }
 
 function sentence({ pid, comm, mappings }: MemorySharing): string {

@@ -48,9 +48,6 @@ export interface ResultComparison {
   steps: { compared: number; differences: FigureDifference[] } | { incomparable: string };
 }
 
-/** What changes from moment to moment, and is no condition that anybody sets. */
-const VOLATILE = new Set(['startedAt']);
-
 type Settings = Record<string, unknown>;
 
 function valueOf(value: unknown): Value {
@@ -61,7 +58,6 @@ function valueOf(value: unknown): Value {
 
 function differingValues(a: Settings, b: Settings): ValueDifference[] {
   return [...new Set([...Object.keys(a), ...Object.keys(b)])]
-    .filter((name) => !VOLATILE.has(name))
     .map((name) => ({ name, a: valueOf(a[name]), b: valueOf(b[name]) }))
     .filter((pair) => pair.a !== pair.b);
 }
@@ -74,7 +70,8 @@ const DECISIVE = [
 
 function conditionsOf({ environment, facts }: ResultDocument): Settings {
   const decisive = facts ? Object.fromEntries(DECISIVE.map((name) => [name, facts[name]])) : {};
-  return { ...environment, ...decisive, forbidsZeroPage: facts?.forbidsZeroPage ?? false };
+  // When it was run is no condition that anybody sets.
+  return { ...environment, startedAt: undefined, ...decisive, forbidsZeroPage: facts?.forbidsZeroPage ?? false };
 }
 
 function same(a: Figure | undefined, b: Figure | undefined): boolean {
@@ -122,17 +119,19 @@ async function compareSteps(a: ResultDocument, b: ResultDocument): Promise<Resul
     const number = index === -1 ? Math.min(a.trace.length, b.trace.length) : index;
     return { incomparable: `from step ${String(number + 1)} on they are not the same` };
   }
-  const [modelA, modelB] = [await modelOf(a), await modelOf(b)];
+  const modelA = await modelOf(a);
   // What need not come out twice the same, such as accessed bits, is not compared.
   const checks = compareTraces(modelA ? repeatable(a.trace, modelA) : a.trace, b.trace, 'comparison');
+  const compared = checks.filter(({ pass }) => pass !== null).length;
+  const failed = checks.filter(({ pass }) => pass === false);
+  if (failed.length === 0) return { compared, differences: [] };
+  const modelB = await modelOf(b);
   const wrong = modelA && modelB && new Set([...wrongFigures(modelA, a), ...wrongFigures(modelB, b)]);
-  const differences = checks
-    .filter(({ pass }) => pass === false)
-    .map(({ name, unit, expected, measured }): FigureDifference => {
-      const foretold = wrong ? !wrong.has(name) : null;
-      return { name, unit, a: expected, b: measured, difference: differenceOf(expected, measured), foretold };
-    });
-  return { compared: checks.filter(({ pass }) => pass !== null).length, differences };
+  const differences = failed.map(({ name, unit, expected, measured }): FigureDifference => {
+    const foretold = wrong ? !wrong.has(name) : null;
+    return { name, unit, a: expected, b: measured, difference: differenceOf(expected, measured), foretold };
+  });
+  return { compared, differences };
 }
 
 async function modelOf({ facts, trace }: ResultDocument): Promise<Trace | undefined> {

@@ -10,7 +10,15 @@ import { defineExperiment, requireWholePages } from './define.js';
 import type { Conclusion, ParamsOf, RunContext } from './define.js';
 import { faultsOf, rawRows } from './raw-rows.js';
 import { copiesInTheEnd, orderParams, share, shareLabel, writerParams, writersAmong } from './shares.js';
-import { approximately, chargedPages, difference, formatFigure, formatKb, sumOfTree } from './tree-figures.js';
+import {
+  approximately,
+  chargedPages,
+  difference,
+  findFigure,
+  formatFigure,
+  formatKb,
+  sumOfTree,
+} from './tree-figures.js';
 
 const GIB = 2 ** 30;
 /** The parent of the question. */
@@ -179,7 +187,7 @@ function roundedDown(kb: number, { size, children }: Params, pageSizeBytes: numb
 }
 
 /** What one can work out on paper, and no model is needed for. */
-function checkByHand({ figures }: Findings, values: Params, facts: HostFacts): Check[] {
+function checkByHand(findings: Findings, values: Params, facts: HostFacts): Check[] {
   const size = values.size / 1024;
   const all = size * (values.children + 1);
   const pss = (kb: number): Figure => roundedDown(kb, values, facts.pageSizeBytes);
@@ -191,10 +199,9 @@ function checkByHand({ figures }: Findings, values: Params, facts: HostFacts): C
     '100%: promised': all,
     '100%: sum of Pss': pss(size * (1 + copiesInTheEnd(values))),
   };
-  return Object.entries(expected).map(([name, value]) => {
-    const found = figures.find((figure) => figure.name === name)?.value ?? { unknown: 'it was not measured' };
-    return check(`${name}, by hand`, 'kB', 'anchor', value, found);
-  });
+  return Object.entries(expected).map(([name, value]) =>
+    check(`${name}, by hand`, 'kB', 'anchor', value, findFigure(findings, name)),
+  );
 }
 
 function whenAllIsWritten({ overlap, writer }: Params): string {
@@ -203,9 +210,8 @@ function whenAllIsWritten({ overlap, writer }: Params): string {
   return writer === 'both' ? 'parent and children have all written every page' : 'every child has written every page';
 }
 
-function concludeFrom({ figures }: Findings, values: Params): Conclusion {
-  const kb = (name: string): number =>
-    approximately(figures.find((figure) => figure.name === name)?.value ?? { unknown: 'it was not measured' });
+function concludeFrom(findings: Findings, values: Params): Conclusion {
+  const kb = (name: string): number => approximately(findFigure(findings, name));
   const amounts = [kb('forked: promised'), kb('all read: sum of Pss'), kb('100%: sum of Pss')] as const;
   const [promised, used, written] = amounts.map((amount) => {
     const bytes = amount * 1024 * (LITERAL_BYTES / values.size);

@@ -9,7 +9,7 @@ import type { Observation } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
 import { defineExperiment, requireWholePages } from './define.js';
 import type { Conclusion, ParamsOf, RunContext } from './define.js';
-import { approximately, difference, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
+import { approximately, difference, findFigure, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
 
 /** A reference count, as wide as CPython's (Py_ssize_t). */
 const COUNT_BYTES = 8;
@@ -221,7 +221,7 @@ async function program(context: Context): Promise<Findings> {
 }
 
 /** What one can work out on paper. A program that writes where it should read is found here: the model goes with it. */
-function checkByHand({ figures }: Findings, values: Params, facts: HostFacts): Check[] {
+function checkByHand(findings: Findings, values: Params, facts: HostFacts): Check[] {
   const { children, size } = values;
   const unit = facts.pageSizeBytes;
   const [heads, table] = [children * headPages(values, unit), children * tablePages(values, unit)];
@@ -243,16 +243,15 @@ function checkByHand({ figures }: Findings, values: Params, facts: HostFacts): C
       ] as const
     ).map(([what, figureUnit, value]) => {
       const name = `${kind}: ${what}`;
-      const found = figures.find((figure) => figure.name === name)?.value ?? { unknown: 'it was not measured' };
-      return check(`${name}, by hand`, figureUnit, 'anchor', value, found);
+      return check(`${name}, by hand`, figureUnit, 'anchor', value, findFigure(findings, name));
     }),
   );
 }
 
-function concludeFrom({ figures }: Findings, { children }: Params): Conclusion {
+function concludeFrom(findings: Findings, { children }: Params): Conclusion {
   const copies = (kind: Kind): string => {
-    const figure = figures.find(({ name }) => name === `${kind}: growth of the sum of Pss`);
-    return formatBytes(Math.round(approximately(figure?.value ?? 0) / 1024) * 2 ** 20);
+    const growth = findFigure(findings, `${kind}: growth of the sum of Pss`);
+    return formatBytes(Math.round(approximately(growth) / 1024) * 2 ** 20);
   };
   const who = children === 1 ? '1 child' : `${String(children)} children`;
   return {

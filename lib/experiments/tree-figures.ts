@@ -1,6 +1,7 @@
 /** Figures of a whole process tree, from one observation of it, and how tables show them. */
 import { isUnknown, sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
+import type { Findings } from '../schema/result.js';
 import type { Observation, ProcessObservation, RegionObservation } from '../schema/step.js';
 import { formatBytes, formatCount } from '../schema/units.js';
 
@@ -21,6 +22,11 @@ export function sumOfTree(observation: Observation, field: string, name?: string
 export function chargedPages(observation: Observation, name?: string): number {
   const vmas = observation.processes.flatMap((process) => regionOf(process, name)?.vmas ?? []);
   return vmas.reduce((total, { accounted, pages }) => total + (accounted ? pages : 0), 0);
+}
+
+/** What was found under a name. */
+export function findFigure({ figures }: Pick<Findings, 'figures'>, name: string): Figure {
+  return figures.find((figure) => figure.name === name)?.value ?? { unknown: 'it was not measured' };
 }
 
 /** A figure to plot or to subtract; where it is a range, its middle. */

@@ -9,7 +9,7 @@ import { formatBytes } from '../schema/units.js';
 import { defineExperiment, requireWholePages } from './define.js';
 import type { ParamsOf, RunContext } from './define.js';
 import { rawRows } from './raw-rows.js';
-import { approximately, difference, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
+import { approximately, difference, findFigure, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
 
 const params = {
   size: { type: 'size', default: 16 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the root' },
@@ -177,7 +177,7 @@ function findingsOf(payments: readonly Payment[]): Findings {
 }
 
 /** What one can work out on paper: everybody but the last one to write copies everything. */
-function checkByHand({ figures }: Findings, values: Params, { pageSizeBytes }: HostFacts): Check[] {
+function checkByHand(findings: Findings, values: Params, { pageSizeBytes }: HostFacts): Check[] {
   const pages = values.size / pageSizeBytes;
   const [kb, processes] = [values.size / 1024, values.descendants + 1];
   const names = ['root', ...Array.from({ length: values.descendants }, (_, index) => `process ${String(index + 1)}`)];
@@ -193,14 +193,12 @@ function checkByHand({ figures }: Findings, values: Params, { pageSizeBytes }: H
   const lost = processes * (1 + Math.ceil(pages / 2 ** 22));
   const why = 'Pss is rounded down to whole kB for each process';
   return expected.flatMap(([payment, copies]) => {
-    const found = (what: string): Figure =>
-      figures.find(({ name }) => name === nameOf(payment, what))?.value ?? { unknown: 'it was not measured' };
     const copied = copies ? kb : 0;
     const range: Figure = { min: copied - lost, max: copied + lost, why };
-    const [faults, growth] = ['minor faults', 'growth of the sum of Pss'];
+    const [faults, growth] = [nameOf(payment, 'minor faults'), nameOf(payment, 'growth of the sum of Pss')];
     return [
-      check(`${nameOf(payment, faults)}, by hand`, 'faults', 'anchor', pages, found(faults)),
-      check(`${nameOf(payment, growth)}, by hand`, 'kB', 'anchor', range, found(growth)),
+      check(`${faults}, by hand`, 'faults', 'anchor', pages, findFigure(findings, faults)),
+      check(`${growth}, by hand`, 'kB', 'anchor', range, findFigure(findings, growth)),
     ];
   });
 }
@@ -226,9 +224,9 @@ export const tree = defineExperiment({
     return Promise.resolve({ figures: [], tables: [], plots: [], notes: [], checks });
   },
 
-  conclude({ figures }, agreed, { size, descendants }) {
+  conclude(findings, agreed, { size, descendants }) {
     if (!agreed) return { outcome: 'undecided', inShort: 'Prediction and measurement differ; see the checks.' };
-    const taken = figures.find(({ name }) => name === 'fan: taken when all have written')?.value ?? 0;
+    const taken = findFigure(findings, 'fan: taken when all have written');
     const mib = formatBytes(Math.round(approximately(taken) / 1024) * 2 ** 20);
     return {
       outcome: 'holds',

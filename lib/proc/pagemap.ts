@@ -38,6 +38,8 @@ export interface PagemapOptions {
   checkZero?: boolean;
 }
 
+const DEFAULTS: Required<PagemapOptions> = { checkHuge: true, checkZero: true };
+
 function requireTarget(pid: number, range: PagemapRange): void {
   requireInteger('pid', pid, 1, 2 ** 31 - 1);
   requireObject('range', range);
@@ -89,10 +91,18 @@ export function hugeParts(
     .filter((part) => part.pages > 0);
 }
 
+/** The VMAs of a process, read once, when they are first asked for. */
+type LazySmaps = () => SmapsVma[];
+
+function lazySmaps(pid: number): LazySmaps {
+  let vmas: SmapsVma[] | undefined;
+  return () => (vmas ??= readSmaps(pid));
+}
+
 /** Where single huge pages cannot be found, the parts of a range that have some. */
-function doubtfulParts(pid: number, range: PagemapRange, checkHuge: boolean): { first: number; pages: number }[] {
+function doubtfulParts(range: PagemapRange, checkHuge: boolean, smaps: LazySmaps): { first: number; pages: number }[] {
   if (!checkHuge || canScan()) return [];
-  return hugeParts(readSmaps(pid), range, native().pageSizeBytes);
+  return hugeParts(smaps(), range, native().pageSizeBytes);
 }
 
 /** A VMA with PMD-mapped pages that lies in a range, whole. */
@@ -108,18 +118,18 @@ interface HugeVma {
 let counted: boolean | undefined;
 
 /** Whether the kernel is known to count how often each page of a huge page is mapped. */
-function countsMappings(): boolean {
+export function countsMappings(): boolean {
   if (counted !== undefined) return counted;
   const mayNot = isAtLeast(parseKernelRelease(readKernelRelease()), [6, 15]);
   counted = !mayNot || readKernelOption('CONFIG_NO_PAGE_MAPCOUNT') === false;
   return counted;
 }
 
-function wholeHugeVmas(pid: number, range: PagemapRange): HugeVma[] {
+function wholeHugeVmas(range: PagemapRange, smaps: LazySmaps): HugeVma[] {
   if (!countsMappings()) return [];
   const unit = native().pageSizeBytes;
   const end = range.address + BigInt(range.pages) * BigInt(unit);
-  return readSmaps(pid).flatMap((vma): HugeVma[] => {
+  return smaps().flatMap((vma): HugeVma[] => {
     const [part] = hugeParts([vma], range, unit);
     if (!part || vma.start < range.address || vma.end > end) return [];
     const { fieldsKb } = vma;
@@ -146,12 +156,18 @@ const [EXCLUSIVE, SHARED, UNKNOWN] = (['exclusive', 'shared', 'unknown'] as cons
 ) as [number, number, number];
 
 /** By pagemap alone. */
-function pagemapStates(pid: number, range: PagemapRange, checkHuge: boolean, checkZero: boolean): Uint8Array {
+function pagemapStates(
+  pid: number,
+  range: PagemapRange,
+  options: Required<PagemapOptions>,
+  smaps: LazySmaps,
+): Uint8Array {
+  const { checkHuge, checkZero } = options;
   const states = new Uint8Array(range.pages);
   reading(pid, () => {
     native().readPageStates(pid, range.address, range.pages, checkHuge, checkZero, states);
   });
-  for (const { first, pages } of doubtfulParts(pid, range, checkHuge)) {
+  for (const { first, pages } of doubtfulParts(range, checkHuge, smaps)) {
     for (let page = first; page < first + pages; page++) {
       if (states[page] === EXCLUSIVE || states[page] === SHARED) states[page] = UNKNOWN;
     }
@@ -162,10 +178,10 @@ function pagemapStates(pid: number, range: PagemapRange, checkHuge: boolean, che
 /** One number a page, an index into PAGE_STATES. Errors as readPagemap. */
 export function readPageStates(pid: number, range: PagemapRange, options: PagemapOptions = {}): Uint8Array {
   requireTarget(pid, range);
-  const { checkHuge = true, checkZero = true } = options;
-  const states = pagemapStates(pid, range, checkHuge, checkZero);
+  const smaps = lazySmaps(pid);
+  const states = pagemapStates(pid, range, { ...DEFAULTS, ...options }, smaps);
   if (!states.includes(UNKNOWN)) return states;
-  for (const { first, pages, ...all } of wholeHugeVmas(pid, range)) {
+  for (const { first, pages, ...all } of wholeHugeVmas(range, smaps)) {
     const part = states.subarray(first, first + pages);
     const count = (wanted: number): number => part.reduce((total, state) => total + (state === wanted ? 1 : 0), 0);
     const known = { exclusive: count(EXCLUSIVE), shared: count(SHARED), unknown: count(UNKNOWN) };
@@ -183,14 +199,15 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
 type Counts = Record<PageState, number>;
 
 /** By pagemap alone. */
-function pagemapCounts(pid: number, range: PagemapRange, checkHuge: boolean, checkZero: boolean): Counts {
+function pagemapCounts(pid: number, range: PagemapRange, options: Required<PagemapOptions>, smaps: LazySmaps): Counts {
+  const { checkHuge, checkZero } = options;
   const counts = new Float64Array(PAGE_STATES.length);
   reading(pid, () => {
     native().countPages(pid, range.address, range.pages, checkHuge, checkZero, counts);
   });
   const result = Object.fromEntries(PAGE_STATES.map((state, index) => [state, counts[index] ?? 0])) as Counts;
-  for (const part of doubtfulParts(pid, range, checkHuge)) {
-    const { exclusive, shared } = pagemapCounts(pid, partOf(range, part), false, checkZero);
+  for (const part of doubtfulParts(range, checkHuge, smaps)) {
+    const { exclusive, shared } = pagemapCounts(pid, partOf(range, part), { ...options, checkHuge: false }, smaps);
     result.exclusive -= exclusive;
     result.shared -= shared;
     result.unknown += exclusive + shared;
@@ -205,11 +222,12 @@ function partOf({ address }: PagemapRange, { first, pages }: { first: number; pa
 /** How many pages are in each state. Errors as readPagemap. */
 export function countPages(pid: number, range: PagemapRange, options: PagemapOptions = {}): Counts {
   requireTarget(pid, range);
-  const { checkHuge = true, checkZero = true } = options;
-  const counts = pagemapCounts(pid, range, checkHuge, checkZero);
+  const all = { ...DEFAULTS, ...options };
+  const smaps = lazySmaps(pid);
+  const counts = pagemapCounts(pid, range, all, smaps);
   if (counts.unknown === 0) return counts;
-  for (const vma of wholeHugeVmas(pid, range)) {
-    const split = splitUnknown(pagemapCounts(pid, partOf(range, vma), checkHuge, checkZero), vma);
+  for (const vma of wholeHugeVmas(range, smaps)) {
+    const split = splitUnknown(pagemapCounts(pid, partOf(range, vma), all, smaps), vma);
     if (!split) continue;
     counts.exclusive += split.exclusive;
     counts.shared += split.shared;

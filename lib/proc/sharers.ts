@@ -2,16 +2,14 @@
 import { readdirSync } from 'node:fs';
 import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { native } from '../native.js';
-import { sum } from '../schema/figure.js';
+import { bounds, sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
-import { inInitialUserNamespace } from './fork-evidence.js';
 import { PAGE_STATES, readPageStates, readPagemap } from './pagemap.js';
 import { PROC_ROOT, readPidFile } from './read.js';
 import { parseSmaps, readSmaps } from './smaps.js';
 import type { SmapsVma } from './smaps.js';
 import { readStat } from './stat.js';
 import type { Stat } from './stat.js';
-import { CAP_SYS_ADMIN, hasCapability, readStatus } from './status.js';
 
 export type Relation = 'parent' | 'child' | 'sibling' | 'ancestor' | 'descendant' | 'other';
 
@@ -262,10 +260,6 @@ function readAllStats(procRoot: string): Map<number, Stat> {
   return stats;
 }
 
-function canReadFrames(): boolean {
-  return hasCapability(readStatus('self'), CAP_SYS_ADMIN) === true && inInitialUserNamespace('self') === true;
-}
-
 /**
  * Which memory of a process is its own and which is shared, and with whom. No process is stopped: what they map or write
  * meanwhile is seen in between. Anonymous memory is looked for at the same addresses, where a fork leaves it, and files
@@ -275,7 +269,7 @@ function canReadFrames(): boolean {
  * @throws FeatureUnavailableError when it has no memory (a kernel thread, a zombie).
  */
 export function readSharing(pid: number, options: { frames?: boolean } = {}): MemorySharing {
-  const byFrames = (options.frames ?? true) && canReadFrames();
+  const byFrames = (options.frames ?? true) && native().probe().pageFrameNumbers === 0;
   const unit = native().pageSizeBytes;
   const { comm, starttimeTicks } = readStat(pid);
   const vmas = readSmaps(pid);
@@ -330,10 +324,6 @@ export function readSharing(pid: number, options: { frames?: boolean } = {}): Me
   return { pid, comm, pageSizeBytes: unit, mappings, sharers, unreadable, byFrames };
 }
 
-function most(figure: Figure): number {
-  return typeof figure === 'number' ? figure : 'max' in figure ? figure.max : 0;
-}
-
 function mostFirst(a: Sharer, b: Sharer): number {
-  return most(b.pages) - most(a.pages) || a.pid - b.pid;
+  return bounds(b.pages).max - bounds(a.pages).max || a.pid - b.pid;
 }
