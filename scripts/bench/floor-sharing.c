@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -33,13 +32,15 @@ static void pass_gate(struct shared *shared, unsigned count) {
   while (atomic_load(&shared->arrived) < count) continue;
 }
 
-static void add_atomic(struct shared *shared, uint64_t times) {
+static void add_atomic(struct shared *shared, unsigned worker, uint64_t times) {
+  (void)worker;
   for (uint64_t i = 0; i < times; i++) {
     atomic_fetch_add_explicit(&shared->number, 1, memory_order_relaxed);
   }
 }
 
-static void add_locked(struct shared *shared, uint64_t times) {
+static void add_locked(struct shared *shared, unsigned worker, uint64_t times) {
+  (void)worker;
   for (uint64_t i = 0; i < times; i++) {
     if (pthread_mutex_lock(&shared->mutex) != 0) die("pthread_mutex_lock");
     uint64_t number = atomic_load_explicit(&shared->number, memory_order_relaxed);
@@ -71,29 +72,15 @@ static void run_workers(struct shared *shared, unsigned workers,
   printf("%" PRIu64 " ", longest);
 }
 
-static void work_atomic(struct shared *shared, unsigned worker, uint64_t times) {
-  (void)worker;
-  add_atomic(shared, times);
-}
-
-static void work_locked(struct shared *shared, unsigned worker, uint64_t times) {
-  (void)worker;
-  add_locked(shared, times);
-}
-
-void add_floor(const char *guard, uint64_t times, unsigned workers) {
+void add_floor(int atomic, uint64_t times, unsigned workers) {
   struct shared *shared = map_shared();
   pthread_mutexattr_t attributes;
   pthread_mutexattr_init(&attributes);
   pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-  // As multiprocessing's and ours: the next owner is told when the last one died.
-  if (strcmp(guard, "robust") == 0) {
-    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-  }
   if (pthread_mutex_init(&shared->mutex, &attributes) != 0) die("pthread_mutex_init");
   while (next_run()) {
     atomic_store(&shared->number, 0);
-    run_workers(shared, workers, strcmp(guard, "atomic") == 0 ? work_atomic : work_locked, times);
+    run_workers(shared, workers, atomic ? add_atomic : add_locked, times);
     printf("%" PRIu64 "\n", atomic_load(&shared->number));
   }
 }

@@ -9,8 +9,7 @@
 //   floor target PAGES VMAS         no floor, but what is counted: a process with PAGES pages, half
 //                                   of them shared, and VMAS other mappings; says pid and address
 //   floor atomic TIMES WORKERS      adding to one number in WORKERS processes: by atomics,
-//   floor mutex TIMES WORKERS       under a process-shared mutex,
-//   floor robust TIMES WORKERS      under a robust one
+//   floor mutex TIMES WORKERS       or under a process-shared mutex
 //   floor ring MESSAGES             8 bytes each, from one process to another
 //
 // Each line on standard input makes one run, which answers with one line: nanoseconds, then counts
@@ -188,9 +187,9 @@ int main(int argc, char **argv) {
     count_floor(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
   } else if (strcmp(mode, "target") == 0 && argc == 4) {
     target(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
-  } else if (argc == 4 && (strcmp(mode, "atomic") == 0 || strcmp(mode, "mutex") == 0 ||
-                           strcmp(mode, "robust") == 0)) {
-    add_floor(mode, strtoull(argv[2], NULL, 10), (unsigned)strtoull(argv[3], NULL, 10));
+  } else if ((strcmp(mode, "atomic") == 0 || strcmp(mode, "mutex") == 0) && argc == 4) {
+    unsigned workers = (unsigned)strtoull(argv[3], NULL, 10);
+    add_floor(strcmp(mode, "atomic") == 0, strtoull(argv[2], NULL, 10), workers);
   } else if (strcmp(mode, "ring") == 0 && argc == 3) {
     ring_floor(strtoull(argv[2], NULL, 10));
   } else {

@@ -31,5 +31,5 @@ static inline void reap(pid_t child) {
 }
 
 // floor-sharing.c
-void add_floor(const char *guard, uint64_t times, unsigned workers);
+void add_floor(int atomic, uint64_t times, unsigned workers);
 void ring_floor(uint64_t messages);

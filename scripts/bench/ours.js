@@ -22,19 +22,20 @@ function sinceNs(startNs) {
 }
 
 /**
- * The call of fork() alone, from Node, with that many pages dirty.
+ * A call alone, from Node, with that many pages dirty.
  * @param {number} pages
+ * @param {() => () => Promise<unknown>} call Gives what ends it, or waits for that.
  * @returns {Runner}
  */
-export function forkCall(pages) {
+function callWithDirtyPages(pages, call) {
   const mapping = mmap({ length: pages * PAGE_BYTES, sharing: 'private' });
   return {
     async run() {
       mapping.write();
       const start = process.hrtime.bigint();
-      const child = fork();
+      const end = call();
       const elapsedNs = sinceNs(start);
-      await child.exit();
+      await end();
       return [elapsedNs];
     },
     close() {
@@ -42,6 +43,22 @@ export function forkCall(pages) {
       return Promise.resolve();
     },
   };
+}
+
+/** @param {number} pages */
+export function forkCall(pages) {
+  return callWithDirtyPages(pages, () => {
+    const child = fork();
+    return () => child.exit();
+  });
+}
+
+/** @param {number} pages */
+export function spawnCall(pages) {
+  return callWithDirtyPages(pages, () => {
+    const program = spawn('true', [], { stdio: ['ignore', 'ignore', 'ignore'] });
+    return () => program.ended;
+  });
 }
 
 /** @returns {Runner} */
@@ -94,29 +111,6 @@ export function countExclusiveShared(pid, address, pages, exact) {
       return Promise.resolve([sinceNs(start), exclusive, shared]);
     },
     close: () => Promise.resolve(),
-  };
-}
-
-/**
- * The call that starts a program, with that many pages dirty in Node.
- * @param {number} pages
- * @returns {Runner}
- */
-export function spawnCall(pages) {
-  const mapping = mmap({ length: pages * PAGE_BYTES, sharing: 'private' });
-  return {
-    async run() {
-      mapping.write();
-      const start = process.hrtime.bigint();
-      const program = spawn('true', [], { stdio: ['ignore', 'ignore', 'ignore'] });
-      const elapsedNs = sinceNs(start);
-      await program.ended;
-      return [elapsedNs];
-    },
-    close() {
-      mapping.unmap();
-      return Promise.resolve();
-    },
   };
 }
 
