@@ -1,10 +1,10 @@
 /** `cowlab inspect`, on a tree whose sharing is known. */
-import { existsSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { fork } from '../../lib/api/forked-process.js';
 import type { ForkedProcess } from '../../lib/api/forked-process.js';
 import { readSmapsRollup } from '../../lib/proc/smaps.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../../lib/proc/status.js';
+import { KERNEL_THREAD, whyNoKernelThread } from '../kernel/kernel-thread.js';
 import { cowlab } from './command.js';
 
 const root = process.geteuid?.() === 0;
@@ -88,10 +88,9 @@ describe('inspect', () => {
   });
 
   test('exit code 3 for a process without memory', async (context) => {
-    if (!existsSync('/proc/2/comm') || readStatus(2).fields['VmSize'] !== undefined)
-      context.skip('no kernel thread here');
-    if (process.getuid?.() !== 0) context.skip('only root may look at a kernel thread');
-    const { code, stderr } = await cowlab(['inspect', '2']);
+    const lacking = whyNoKernelThread();
+    if (lacking !== undefined) context.skip(lacking);
+    const { code, stderr } = await cowlab(['inspect', String(KERNEL_THREAD)]);
     expect(code).toBe(3);
     expect(stderr).toMatch(/no memory of its own/);
   });

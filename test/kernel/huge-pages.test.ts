@@ -4,11 +4,18 @@ import { afterEach, expect, test } from 'vitest';
 import { startProgram } from '../../lib/api/foreign-program.js';
 import type { ForeignProgram } from '../../lib/api/foreign-program.js';
 import { pythonOrWhyNot } from '../../lib/experiments/cpython.js';
-import { PAGE_STATES, countPages, readPageStates, readPagemap, splitUnknown } from '../../lib/proc/pagemap.js';
+import {
+  PAGE_STATES,
+  countPages,
+  countsMappings,
+  readPageStates,
+  readPagemap,
+  splitUnknown,
+} from '../../lib/proc/pagemap.js';
 import type { PagemapRange } from '../../lib/proc/pagemap.js';
 import { readSmaps } from '../../lib/proc/smaps.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../../lib/proc/status.js';
-import { parseKernelRelease, isAtLeast, readKernelOption, readKernelRelease } from '../../lib/proc/system.js';
+import { parseKernelRelease, readKernelRelease } from '../../lib/proc/system.js';
 
 const HUGE = 512;
 const PAGES = 4 * HUGE;
@@ -92,9 +99,7 @@ function truthOf(pid: number, range: PagemapRange): string[] {
 function whyNot(): string | undefined {
   if (typeof pythonOrWhyNot() === 'string') return 'there is no python3';
   if (hasCapability(readStatus('self'), CAP_SYS_ADMIN) !== true) return 'kpagecount wants CAP_SYS_ADMIN';
-  const mayNotCount = isAtLeast(parseKernelRelease(readKernelRelease()), [6, 15]);
-  if (mayNotCount && readKernelOption('CONFIG_NO_PAGE_MAPCOUNT') !== false) return 'the kernel may not count them';
-  return undefined;
+  return countsMappings() ? undefined : 'the kernel may not count them';
 }
 
 const lacking = whyNot();

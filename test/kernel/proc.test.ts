@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SystemError } from '../../lib/errors.js';
 import { readCgroups } from '../../lib/proc/cgroup.js';
@@ -20,6 +20,7 @@ import { readHugetlb, readThpSettings } from '../../lib/proc/system.js';
 import { readVmstat } from '../../lib/proc/vmstat.js';
 import { HostFactsSchema } from '../../lib/schema/facts.js';
 import { Value } from 'typebox/value';
+import { KERNEL_THREAD, whyNoKernelThread } from './kernel-thread.js';
 
 /** The page size, as the kernel says it of the first VMA. */
 const pageSizeBytes = (readSmaps('self')[0]?.fieldsKb['KernelPageSize'] ?? 0) * 1024;
@@ -139,10 +140,9 @@ describe('errors', () => {
   });
 
   it('a kernel thread has no VMAs', ({ skip }) => {
-    if (!existsSync('/proc/2/comm') || readStatus(2).fields['VmSize'] !== undefined)
-      skip('process 2 is no kernel thread here');
-    if (process.getuid?.() !== 0) skip('only root may read the smaps of a kernel thread');
-    expect(readSmaps(2)).toEqual([]);
+    const lacking = whyNoKernelThread();
+    if (lacking !== undefined) skip(lacking);
+    expect(readSmaps(KERNEL_THREAD)).toEqual([]);
   });
 });
 

@@ -1,5 +1,4 @@
 /** Whom a process shares its memory with. */
-import { existsSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { createMemfd } from '../../lib/api/file-object.js';
 import { fork } from '../../lib/api/forked-process.js';
@@ -11,6 +10,7 @@ import { readHostFacts } from '../../lib/proc/host.js';
 import { readSharing, relationOf } from '../../lib/proc/sharers.js';
 import type { SharedMapping, MemorySharing } from '../../lib/proc/sharers.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../../lib/proc/status.js';
+import { KERNEL_THREAD, whyNoKernelThread } from './kernel-thread.js';
 
 const framesShown = hasCapability(readStatus('self'), CAP_SYS_ADMIN) === true;
 const { forbidsZeroPage } = readHostFacts(process.pid);
@@ -152,10 +152,9 @@ describe('what cannot be looked at', () => {
   });
 
   test('one without memory', (context) => {
-    if (!existsSync('/proc/2/comm') || readStatus(2).fields['VmSize'] !== undefined)
-      context.skip('no kernel thread here');
-    if (process.getuid?.() !== 0) context.skip('only root may look at a kernel thread');
-    expect(() => readSharing(2)).toThrow(FeatureUnavailableError);
+    const lacking = whyNoKernelThread();
+    if (lacking !== undefined) context.skip(lacking);
+    expect(() => readSharing(KERNEL_THREAD)).toThrow(FeatureUnavailableError);
   });
 });
 
