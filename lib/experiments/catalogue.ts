@@ -11,6 +11,7 @@ import { oom } from './oom.js';
 import { readOnly } from './read-only.js';
 import { refcount } from './refcount.js';
 import { sharedMemory } from './shared-memory.js';
+import { snapshot } from './snapshot.js';
 import { startMethods } from './start-methods.js';
 import { tree } from './tree.js';
 
@@ -23,6 +24,7 @@ export const experiments: readonly AnyExperiment[] = [
   readOnly,
   cowGrowth,
   tree,
+  snapshot,
   sharedMemory,
   refcount,
   gc,

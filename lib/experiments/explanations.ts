@@ -11,6 +11,7 @@ import { OOM } from './explanations/oom.js';
 import { READ_ONLY } from './explanations/read-only.js';
 import { REFCOUNT } from './explanations/refcount.js';
 import { SHARED_MEMORY } from './explanations/shared-memory.js';
+import { SNAPSHOT } from './explanations/snapshot.js';
 import { START_METHODS } from './explanations/start-methods.js';
 import { TREE } from './explanations/tree.js';
 
@@ -25,6 +26,7 @@ export const EXPLANATIONS: readonly Explanation[] = [
   READ_ONLY,
   COW_GROWTH,
   TREE,
+  SNAPSHOT,
   SHARED_MEMORY,
   REFCOUNT,
   GC,
