@@ -5,6 +5,7 @@ import type { AnyExperiment } from './define.js';
 import { eighteenGb } from './eighteen-gb.js';
 import { enomem } from './enomem.js';
 import { gc } from './gc.js';
+import { latency } from './latency.js';
 import { multiprocessing } from './multiprocessing.js';
 import { nodeSpawn } from './node-spawn.js';
 import { oom } from './oom.js';
@@ -25,6 +26,7 @@ export const experiments: readonly AnyExperiment[] = [
   cowGrowth,
   tree,
   snapshot,
+  latency,
   sharedMemory,
   refcount,
   gc,

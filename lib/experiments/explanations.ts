@@ -5,6 +5,7 @@ import { EIGHTEEN_GB } from './explanations/eighteen-gb.js';
 import { ENOMEM } from './explanations/enomem.js';
 import type { Explanation } from './explanations/explanation.js';
 import { GC } from './explanations/gc.js';
+import { LATENCY } from './explanations/latency.js';
 import { MULTIPROCESSING } from './explanations/multiprocessing.js';
 import { NODE_SPAWN } from './explanations/node-spawn.js';
 import { OOM } from './explanations/oom.js';
@@ -27,6 +28,7 @@ export const EXPLANATIONS: readonly Explanation[] = [
   COW_GROWTH,
   TREE,
   SNAPSHOT,
+  LATENCY,
   SHARED_MEMORY,
   REFCOUNT,
   GC,
