@@ -25,6 +25,8 @@ export { readSharing } from './proc/sharers.js';
 export type { MemorySharing, Relation, SharedMapping, Sharer } from './proc/sharers.js';
 export { readProcessTree, readTreeMemory } from './proc/process-tree.js';
 export type { ProcessMemory, TreeMemory, TreeProcess } from './proc/process-tree.js';
+export { TreeWatch } from './proc/tree-watch.js';
+export type { BrokenSharing, TreeSample, WatchedMemory } from './proc/tree-watch.js';
 export { commitFigures, parseMeminfo, readMeminfo } from './proc/meminfo.js';
 export { parseStat, parseStatm, readStat, readStatm } from './proc/stat.js';
 export { parseStatus, readStatus } from './proc/status.js';

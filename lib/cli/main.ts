@@ -19,6 +19,7 @@ import type { ReplayFlags } from './replay.js';
 import { runCommand } from './run.js';
 import type { RunFlags } from './run.js';
 import type { VmRunFlags } from './vm.js';
+import type { WatchFlags } from './watch.js';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
@@ -137,6 +138,23 @@ function build(): Command {
     .argument('<pid>', 'a process of your own, or of anybody as root')
     .option('--json', 'JSON on standard output')
     .action(inspect);
+  program
+    .command('watch')
+    .description('follow a process tree as it forks: what it takes, and who copies what was shared')
+    .usage('[options] --pid <pid> | -- <command...>')
+    .argument('[command...]', 'a program to run and watch; its exit code is passed on')
+    .option('--pid <pid>', 'a process of your own, with all that descend from it')
+    .option('--interval <seconds>', 'between samples; longer where a look takes long', '1')
+    .option('--until <seconds>', 'stop watching after so long; a program that was run goes on to its end')
+    .option(
+      '--json',
+      'one object a sample on standard output, the last a summary; what a command prints goes to stderr',
+    )
+    .option('--export-json <file>', 'the same to a file; may be repeated', collect)
+    .option('--export-csv <file>', 'a row for each process and sample; may be repeated', collect)
+    .action(async (command: string[], flags: WatchFlags) => {
+      exitCode = await (await import('./watch.js')).watchTree(command, flags);
+    });
   program
     .command('explain')
     .description('the claim, the mechanism, the formula, the figures, and what to do')

@@ -9,13 +9,32 @@ const DISTURBING: Record<string, string> = {
   oom_kill: 'the OOM killer ended a process',
 };
 
-/**
- * What happened between two readings, a phrase each; nothing for a quiet machine.
- * @param own What was ourselves and meant to be, by the counter.
- */
-export function disturbances(before: Vmstat, after: Vmstat, own: Vmstat = {}): string[] {
-  return Object.entries(DISTURBING).flatMap(([counter, phrase]) => {
-    const grown = (after[counter] ?? 0) - (before[counter] ?? 0) - (own[counter] ?? 0);
-    return grown > 0 ? [`${phrase} (${counter} +${String(grown)})`] : [];
-  });
+/** File pages that were read again after they had been reclaimed [mm/workingset.c: workingset_refault]; before 5.9 one for all. */
+const REFAULTS = ['workingset_refault_file', 'workingset_refault'];
+
+/** What was ourselves, between two readings. */
+export interface OwnActivity {
+  /** What we meant to happen, by the counter. */
+  meant?: Vmstat;
+  /**
+   * Major faults of our processes. Files are in the page cache when they are mapped, so that there are none, unless their
+   * pages were reclaimed. That others' file pages are read again, which they always are, disturbs nobody.
+   */
+  majorFaults?: number;
+}
+
+/** What happened between two readings, a phrase each; nothing for a quiet machine. */
+export function disturbances(
+  before: Vmstat,
+  after: Vmstat,
+  { meant = {}, majorFaults = 0 }: OwnActivity = {},
+): string[] {
+  const growth = (counter: string): number => (after[counter] ?? 0) - (before[counter] ?? 0) - (meant[counter] ?? 0);
+  const found = Object.entries(DISTURBING).flatMap(([counter, phrase]) =>
+    growth(counter) > 0 ? [`${phrase} (${counter} +${String(growth(counter))})`] : [],
+  );
+  if (majorFaults > 0 && REFAULTS.some((counter) => growth(counter) > 0)) {
+    found.push(`pages of a file were reclaimed and read again (major faults: ${String(majorFaults)})`);
+  }
+  return found;
 }

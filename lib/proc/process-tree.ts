@@ -15,7 +15,7 @@ export interface TreeProcess {
 }
 
 /** A process that ended while it was looked at is none. */
-function ifThere<T>(read: () => T): T | undefined {
+export function ifThere<T>(read: () => T): T | undefined {
   try {
     return read();
   } catch (error) {
@@ -25,36 +25,35 @@ function ifThere<T>(read: () => T): T | undefined {
   }
 }
 
-/** Descendants of `root` among processes, and itself, parents first. Pure. */
-export function descendantsOf(root: number, processes: readonly TreeProcess[]): TreeProcess[] {
+/** Descendants of one process or several, and themselves, parents first. Pure. */
+export function descendantsOf(roots: number | ReadonlySet<number>, processes: readonly TreeProcess[]): TreeProcess[] {
   const children = new Map<number, TreeProcess[]>();
   for (const process of processes) {
     const siblings = children.get(process.parent);
     if (siblings) siblings.push(process);
     else children.set(process.parent, [process]);
   }
-  const found = processes.filter(({ pid }) => pid === root);
+  const found = processes.filter(({ pid }) => (typeof roots === 'number' ? pid === roots : roots.has(pid)));
   // The list grows while it is gone through.
   for (const process of found)
     found.push(...(children.get(process.pid) ?? []).filter((child) => !found.includes(child)));
   return found;
 }
 
-/**
- * A process and all that descend from it, parents first; empty when it has ended. Zombies are not among them: they have
- * nothing any more.
- */
-export function readProcessTree(root: number, procRoot: string = PROC_ROOT): TreeProcess[] {
+/** All processes but zombies, which have nothing any more. */
+export function readProcesses(procRoot: string = PROC_ROOT): TreeProcess[] {
   const pids = readdirSync(procRoot).filter((name) => /^[1-9][0-9]*$/.test(name));
   const stats = pids.flatMap((pid): Stat[] => {
     const stat = ifThere(() => readStat(Number(pid), procRoot));
     return stat ? [stat] : [];
   });
   const living = stats.filter(({ state }) => !['Z', 'X'].includes(state));
-  return descendantsOf(
-    root,
-    living.map(({ pid, ppid, starttimeTicks, comm }) => ({ pid, parent: ppid, startTicks: starttimeTicks, comm })),
-  );
+  return living.map(({ pid, ppid, starttimeTicks, comm }) => ({ pid, parent: ppid, startTicks: starttimeTicks, comm }));
+}
+
+/** A process and all that descend from it, parents first; empty when it has ended. */
+export function readProcessTree(root: number, procRoot: string = PROC_ROOT): TreeProcess[] {
+  return descendantsOf(root, readProcesses(procRoot));
 }
 
 /** Memory of one process, in kB, as smaps_rollup has it. */

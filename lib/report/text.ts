@@ -105,7 +105,8 @@ function stretch(values: readonly number[]): number[] {
   });
 }
 
-function plotText({ title, series }: Plot): string | undefined {
+/** A plot of lines, each named at its end; nothing if there is none. */
+export function plotText({ title, series }: Plot): string | undefined {
   const finite = series.filter(({ y }) => y.length > 0 && y.every(Number.isFinite));
   if (finite.length === 0) return undefined;
   const all = finite.flatMap(({ y }) => y);

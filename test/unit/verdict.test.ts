@@ -39,6 +39,17 @@ describe('the verdict', () => {
   test('swapping disturbs, and other activity does not', () => {
     expect(disturbances({ pswpout: 5, pgfault: 1 }, { pswpout: 5, pgfault: 900 })).toEqual([]);
     expect(disturbances({ pswpout: 5 }, { pswpout: 8 })).toEqual(['pages were swapped out (pswpout +3)']);
+    expect(disturbances({ oom_kill: 1 }, { oom_kill: 2 }, { meant: { oom_kill: 1 } })).toEqual([]);
+  });
+
+  test('file pages that were reclaimed disturb whoever has read them again, and nobody else', () => {
+    const [before, after] = [{ workingset_refault_file: 5 }, { workingset_refault_file: 9 }];
+    expect(disturbances(before, after, { majorFaults: 1 })).toEqual([
+      'pages of a file were reclaimed and read again (major faults: 1)',
+    ]);
+    expect(disturbances(before, after)).toEqual([]);
+    // A major fault without them is a finding.
+    expect(disturbances(before, before, { majorFaults: 1 })).toEqual([]);
   });
 });
 

@@ -3,7 +3,7 @@ import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../e
 import { createMemfd, createTemporaryFile } from '../../api/file-object.js';
 import type { FileObject } from '../../api/file-object.js';
 import { fork } from '../../api/forked-process.js';
-import type { ForkedProcess, ForkedRegion, Placement } from '../../api/forked-process.js';
+import type { AccessReport, ForkedProcess, ForkedRegion, Placement } from '../../api/forked-process.js';
 import type { EndingSignal } from '../../api/exit-status.js';
 import type { LimitedCgroup } from '../../api/limited-cgroup.js';
 import type { SystemChanges } from '../../api/system-changes.js';
@@ -31,6 +31,7 @@ export class LinuxBackend implements Backend {
   readonly #tree: LimitedTree | undefined;
   /** The facts as they are now: the program may have set vm.overcommit_memory. */
   #factsNow: HostFacts;
+  #majorFaults = 0;
 
   private constructor(root: ForkedProcess, facts: HostFacts, changes?: SystemChanges, cgroup?: LimitedCgroup) {
     this.#processes.set('root', { process: root, regions: new Map() });
@@ -89,11 +90,21 @@ export class LinuxBackend implements Backend {
     return this.#tree?.kills ?? 0;
   }
 
+  /** Of all processes, in the accesses so far. */
+  get majorFaults(): number {
+    return this.#majorFaults;
+  }
+
   async close(): Promise<void> {
     for (const object of this.#objects.values()) object.close();
     // Children before their parents, so that each is waited for by its own.
     for (const { process } of [...this.#processes.values()].reverse()) await process.close();
     await this.#changes?.restore();
+  }
+
+  #measured({ minorFaults, majorFaults, elapsedNs }: Omit<AccessReport, 'sum'>): Outcome {
+    this.#majorFaults += majorFaults;
+    return { minorFaults, majorFaults, elapsedNs };
   }
 
   #tracked(name: string): Tracked {
@@ -126,7 +137,7 @@ export class LinuxBackend implements Backend {
       case 'read': {
         const { process, region } = this.#target(step);
         const access = await process[step.op](region, step.selection);
-        return measured(access);
+        return this.#measured(access);
       }
       case 'protect': {
         const { process, region } = this.#target(step);
@@ -135,7 +146,7 @@ export class LinuxBackend implements Backend {
       }
       case 'advise': {
         const { process, region } = this.#target(step);
-        return measured(await process.advise(region, step.advice, step));
+        return this.#measured(await process.advise(region, step.advice, step));
       }
       case 'grow': {
         const { process, region } = this.#target(step);
@@ -259,9 +270,4 @@ async function forkOrRefusal(process: ForkedProcess): Promise<ForkedProcess | Sy
     if (error instanceof SystemError) return error;
     throw error;
   }
-}
-
-function measured(access: { minorFaults: number; majorFaults: number; elapsedNs: number }): Outcome {
-  const { minorFaults, majorFaults, elapsedNs } = access;
-  return { minorFaults, majorFaults, elapsedNs };
 }

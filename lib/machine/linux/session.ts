@@ -24,7 +24,8 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
   }
 
   disturbances(): string[] {
-    return disturbances(this.#before, readVmstat(), { oom_kill: this.#linux.oomKills });
+    const { oomKills, majorFaults } = this.#linux;
+    return disturbances(this.#before, readVmstat(), { meant: { oom_kill: oomKills }, majorFaults });
   }
 
   pidOf(process: { name: string }): number {

@@ -1,0 +1,337 @@
+/** `cowlab watch`: follows a process tree as it forks and exits, and says what it took and who broke which sharing. */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { constants } from 'node:os';
+import { clearScreenDown, moveCursor } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ifThere } from '../proc/process-tree.js';
+import { readStat } from '../proc/stat.js';
+import { TreeWatch } from '../proc/tree-watch.js';
+import type { TreeSample, WatchedMemory } from '../proc/tree-watch.js';
+import { bounds } from '../schema/figure.js';
+import { EXIT, UsageError, note, wantsColor } from './output.js';
+import { liveText, summaryText } from './watch-text.js';
+import type { HistoryPoint } from './watch-text.js';
+
+export interface WatchFlags {
+  pid?: string;
+  json?: boolean;
+  interval: string;
+  until?: string;
+  exportJson?: string[];
+  exportCsv?: string[];
+}
+
+/** The memory of a process is read in at most this share of the time, since it may have to wait meanwhile. */
+const DUTY = 0.05;
+/** And so much of a processor may be used for it all. */
+const LOAD = 0.25;
+/** A program is looked at more often while it is young, or a short one would not be seen at all. */
+const YOUNG_MS = 20;
+
+const CSV_HEADER =
+  'elapsed_ms,pid,parent,program,rss_kb,pss_kb,uss_kb,shared_kb,minor_faults,copied_at_most_kb,sample_cost_ms';
+
+function csvRows({ elapsedMs, costMs, processes }: TreeSample): string {
+  const rows = processes.map((one) =>
+    [
+      elapsedMs.toFixed(1),
+      one.pid,
+      one.parent,
+      // The kernel's name for a program may hold anything; RFC 4180.
+      `"${one.comm.replaceAll('"', '""')}"`,
+      one.rssKb,
+      one.pssKb,
+      one.ussKb,
+      one.sharedKb,
+      one.minorFaults,
+      bounds(one.copiedKb).max,
+      costMs.toFixed(2),
+    ].join(','),
+  );
+  return rows.map((row) => `${row}\n`).join('');
+}
+
+function asJson(value: unknown): string {
+  return JSON.stringify(value, (_key, part: unknown) => (typeof part === 'bigint' ? `0x${part.toString(16)}` : part));
+}
+
+/** What is kept of all samples: points for the plot, and of each process the most and the last. */
+class History {
+  readonly samples: HistoryPoint[] = [];
+  readonly processes = new Map<string, WatchedMemory>();
+  peak: TreeSample | undefined;
+  lengthened = 0;
+  readonly #unreadable = new Set<number>();
+
+  constructor(readonly intervalMs: number) {}
+
+  get unreadable(): number {
+    return this.#unreadable.size;
+  }
+
+  add(sample: TreeSample): void {
+    const { elapsedMs, costMs, longestReadMs, pssKb, ussKb, rssKb, processes } = sample;
+    if (pssKb > (this.peak?.pssKb ?? -1)) this.peak = sample;
+    for (const pid of sample.unreadable) this.#unreadable.add(pid);
+    for (const process of processes) {
+      const key = `${String(process.pid)} ${String(process.startTicks)}`;
+      const before = this.processes.get(key);
+      this.processes.set(key, {
+        ...process,
+        pssKb: Math.max(process.pssKb, before?.pssKb ?? 0),
+        ussKb: Math.max(process.ussKb, before?.ussKb ?? 0),
+      });
+    }
+    // Of those that have ended, what they had last stays in these sums.
+    const all = [...this.processes.values()];
+    const faults = all.reduce((total, one) => total + one.minorFaults, 0);
+    const copiedKb = all.reduce((total, one) => total + bounds(one.copiedKb).max, 0);
+    const figures = { elapsedMs, costMs, longestReadMs, pssKb, ussKb, rssKb, faults, copiedKb };
+    this.samples.push({ ...figures, processes: processes.length });
+  }
+}
+
+/** Where samples go besides the screen. */
+class Exports {
+  readonly #open: { write: (sample: TreeSample) => void; end: (summary: unknown) => void }[] = [];
+
+  /** @throws Error for a file that cannot be written, before anything is started. */
+  constructor({ json, exportJson = [], exportCsv = [] }: WatchFlags) {
+    const line = (fd: number) => (value: unknown) => void writeSync(fd, `${asJson(value)}\n`);
+    if (json) this.#open.push({ write: line(1), end: line(1) });
+    for (const path of exportJson) {
+      const fd = openSync(path, 'w');
+      this.#open.push({
+        write: line(fd),
+        end: (summary) => {
+          line(fd)(summary);
+          closeSync(fd);
+        },
+      });
+    }
+    for (const path of exportCsv) {
+      const fd = openSync(path, 'w');
+      writeSync(fd, `${CSV_HEADER}\n`);
+      this.#open.push({
+        write: (sample) => void writeSync(fd, csvRows(sample)),
+        end: () => {
+          closeSync(fd);
+        },
+      });
+    }
+  }
+
+  write(sample: TreeSample): void {
+    for (const one of this.#open) one.write(sample);
+  }
+
+  end(summary: unknown): void {
+    for (const one of this.#open) one.end(summary);
+  }
+}
+
+/** Draws over what it drew before. */
+class Screen {
+  #lines = 0;
+
+  constructor(private readonly stream: NodeJS.WriteStream | undefined) {}
+
+  draw(text: () => string): void {
+    if (!this.stream) return;
+    this.clear();
+    const shown = text()
+      .split('\n')
+      .slice(0, this.stream.rows - 1);
+    this.stream.write(`${shown.join('\n')}\n`);
+    this.#lines = shown.length;
+  }
+
+  clear(): void {
+    if (!this.stream || this.#lines === 0) return;
+    moveCursor(this.stream, 0, -this.#lines);
+    clearScreenDown(this.stream);
+    this.#lines = 0;
+  }
+}
+
+interface Ending {
+  code: number;
+  /** 'python3 has ended with code 1'. */
+  what: string;
+}
+
+/** A program of the user's, on his terminal: its input and output are his. */
+class Watched {
+  readonly pid: number;
+  readonly #ended: Promise<Ending>;
+  ending: Ending | undefined;
+
+  private constructor(
+    private readonly child: ChildProcess,
+    pid: number,
+    name: string,
+  ) {
+    this.pid = pid;
+    this.#ended = new Promise((resolve) => {
+      child.once('exit', (code, signal) => {
+        // As a shell has it: 128 and the number of the signal.
+        const status = signal ? 128 + constants.signals[signal] : (code ?? EXIT.failed);
+        this.ending = {
+          code: status,
+          what: `${name} has ended ${signal ? `by ${signal}` : `with code ${String(code)}`}`,
+        };
+        resolve(this.ending);
+      });
+    });
+  }
+
+  /** @param outputTo Where its standard output goes: 1, or 2 when ours holds JSON. */
+  static async start([file = '', ...args]: readonly string[], outputTo: 1 | 2): Promise<Watched> {
+    const child = spawn(file, args, { stdio: [0, outputTo, 2] });
+    await new Promise<void>((resolve, reject) => {
+      child.once('spawn', resolve);
+      child.once('error', (error: NodeJS.ErrnoException) => {
+        const why = error.code === 'ENOENT' ? 'there is no such program in PATH' : error.message;
+        reject(new UsageError(`${file} cannot be run: ${why}`));
+      });
+    });
+    return new Watched(child, child.pid ?? 0, file);
+  }
+
+  /** Ctrl-C in a terminal reaches it by itself; what was sent to us alone is passed on. */
+  passOn(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
+  }
+
+  end(): Promise<Ending> {
+    return this.#ended;
+  }
+}
+
+function requireSeconds(name: string, text: string, least: number): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= least) || value > 86_400) {
+    throw new UsageError(`${name} must be seconds, from ${String(least)} to 86400, not ${text}`);
+  }
+  return value * 1000;
+}
+
+interface Session {
+  watch: TreeWatch;
+  history: History;
+  exports: Exports;
+  screen: Screen;
+  untilMs: number;
+  stop: AbortController;
+  /** Whether there is nothing to wait for any more. */
+  over: () => boolean;
+}
+
+async function follow({ watch, history, exports, screen, untilMs, stop, over }: Session): Promise<void> {
+  const { intervalMs } = history;
+  while (!stop.signal.aborted) {
+    const sample = watch.sample();
+    if (sample.processes.length === 0 && sample.unreadable.length === 0) return;
+    history.add(sample);
+    exports.write(sample);
+    screen.draw(() => liveText(sample, history.samples));
+    if (over() || sample.elapsedMs >= untilMs) return;
+    const rest = Math.max(sample.longestReadMs * (1 / DUTY - 1), sample.costMs * (1 / LOAD - 1));
+    const wanted = Math.min(intervalMs, Math.max(YOUNG_MS, sample.elapsedMs / 4));
+    if (rest > intervalMs) history.lengthened++;
+    const pause = Math.min(Math.max(wanted, rest), Math.max(0, untilMs - sample.elapsedMs));
+    await sleep(pause, undefined, { signal: stop.signal }).catch(() => undefined);
+  }
+}
+
+/** For a program and what it starts: until it has ended. */
+async function watchCommand(command: readonly string[], flags: WatchFlags, session: SessionParts): Promise<number> {
+  const watched = await Watched.start(command, flags.json ? 2 : 1);
+  const stop = new AbortController();
+  const passOn = (signal: NodeJS.Signals): void => {
+    // A terminal sends Ctrl-C to the program as well, which decides what comes of it.
+    if (signal !== 'SIGINT' || ![process.stdin, process.stdout, process.stderr].some(({ isTTY }) => isTTY)) {
+      watched.passOn(signal);
+    }
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) process.on(signal, passOn);
+  void watched.end().then(() => {
+    stop.abort();
+  });
+  const watch = ifThere(() => new TreeWatch(watched.pid));
+  if (watch) await follow({ ...session, watch, stop, over: () => watched.ending !== undefined });
+  session.screen.clear();
+  const { code, what } = await watched.end();
+  finish(what, watch, session, process.stderr, { code });
+  return code;
+}
+
+/** For a process that is there: until its tree has ended, or one has seen enough. */
+async function watchProcess(pid: number, session: SessionParts, json: boolean): Promise<number> {
+  const { comm } = readStat(pid);
+  const watch = new TreeWatch(pid, process.pid);
+  const stop = new AbortController();
+  const abort = (): void => {
+    stop.abort();
+  };
+  process.once('SIGINT', abort);
+  process.once('SIGTERM', abort);
+  await follow({ ...session, watch, stop, over: () => false });
+  session.screen.clear();
+  const name = `${comm} (${String(pid)})`;
+  const ended = ifThere(() => readStat(pid)) === undefined;
+  finish(ended ? `${name} has ended` : `${name} goes on`, watch, session, json ? process.stderr : process.stdout, {});
+  return stop.signal.aborted ? EXIT.interrupted : EXIT.ok;
+}
+
+type SessionParts = Pick<Session, 'history' | 'exports' | 'screen' | 'untilMs'>;
+
+function finish(
+  what: string,
+  watch: TreeWatch | undefined,
+  { history, exports }: SessionParts,
+  stream: NodeJS.WriteStream,
+  ending: { code?: number },
+): void {
+  const broken = watch?.broken ?? [];
+  const { samples, peak, processes, intervalMs, lengthened, unreadable } = history;
+  exports.end({ summary: { ...ending, what, samples: samples.length, peakPssKb: peak?.pssKb ?? 0, broken } });
+  const whole = { samples, peak, processes, intervalMs, lengthened, unreadable, broken };
+  stream.write(summaryText(what, whole, { color: wantsColor(stream) }));
+}
+
+/** The terminal that may be drawn on: not that of a program which writes there itself. */
+function screenFor(flags: WatchFlags, runs: boolean): Screen {
+  if (!runs) return new Screen(!flags.json && process.stdout.isTTY ? process.stdout : undefined);
+  const free = process.stderr.isTTY && !process.stdout.isTTY && !flags.json;
+  return new Screen(free ? process.stderr : undefined);
+}
+
+/**
+ * @param command What to run; empty with --pid.
+ * @returns The exit code: that of the program, if one was run.
+ */
+export async function watchTree(command: readonly string[], flags: WatchFlags): Promise<number> {
+  if ((flags.pid === undefined) === (command.length === 0)) {
+    throw new UsageError('give either --pid PID or a command after --, as in `cowlab watch -- python3 train.py`');
+  }
+  const pid = Number(flags.pid ?? 1);
+  if (!Number.isInteger(pid) || pid < 1 || pid > 2 ** 31 - 1) {
+    throw new UsageError(`--pid must be the number of a process, not ${String(flags.pid)}`);
+  }
+  const intervalMs = requireSeconds('--interval', flags.interval, 0.01);
+  const untilMs = flags.until === undefined ? Infinity : requireSeconds('--until', flags.until, 0);
+  const session = {
+    history: new History(intervalMs),
+    exports: new Exports(flags),
+    screen: screenFor(flags, command.length > 0),
+    untilMs,
+  };
+  if (command.length === 0) return watchProcess(pid, session, flags.json ?? false);
+  if (process.stdout.isTTY && process.stderr.isTTY && !flags.json) {
+    note('the terminal is the program’s; for a live table send its output elsewhere, or watch --pid from another one');
+  }
+  return watchCommand(command, flags, session);
+}

@@ -1,0 +1,258 @@
+/** A process tree looked at again and again: what each uses, and what it may have copied since it was forked. */
+import { SystemError } from '../errors.js';
+import { native } from '../native.js';
+import { requireInteger } from '../schema/arguments.js';
+import type { Figure } from '../schema/figure.js';
+import { lostSharing, sharedParts } from './copied.js';
+import type { LostSharing, SharedPart } from './copied.js';
+import { descendantsOf, ifThere, readProcesses } from './process-tree.js';
+import type { ProcessMemory, TreeMemory, TreeProcess } from './process-tree.js';
+import { readPidFile } from './read.js';
+import { parseSmaps, parseSmapsRollup, readSmapsRollup } from './smaps.js';
+import { readStat } from './stat.js';
+import type { Stat } from './stat.js';
+
+export interface WatchedMemory extends ProcessMemory {
+  /** Mapped by others too, files included. */
+  sharedKb: number;
+  /** Since it was first seen; since its fork, for one that was forked while the tree was watched. */
+  minorFaults: number;
+  /** Anonymous memory that was shared and that it has copied, since then. A bound: {@link TreeWatch}. */
+  copiedKb: Figure;
+}
+
+export interface TreeSample extends TreeMemory {
+  /** Since the watch began. */
+  elapsedMs: number;
+  /** What this look itself took. */
+  costMs: number;
+  /**
+   * How long the memory of one process was read at most. The kernel holds its mmap lock meanwhile, so that it may have
+   * to wait when it maps or unmaps; its faults go on [fs/proc/task_mmu.c: show_smaps_rollup, m_start].
+   */
+  longestReadMs: number;
+  processes: WatchedMemory[];
+  /** Of another user, or not to be read for another reason: they are missing in every figure. */
+  unreadable: number[];
+}
+
+/** A mapping of a process that was shared and is so no longer, or not as much. */
+export interface BrokenSharing extends LostSharing {
+  pid: number;
+  comm: string;
+  /** The program is CPython, going by its name. */
+  isPython: boolean;
+  /** When it was seen first and last that some had been lost, after the watch began. */
+  fromMs: number;
+  toMs: number;
+}
+
+const WHY_BOUND =
+  'a page stops being shared when this process copies it, and when the others write theirs or end as well; at most as ' +
+  'many were copied as there were faults';
+
+/** What is remembered of a process. */
+interface Known {
+  process: TreeProcess;
+  /** Changes with execve: then nothing is inherited any more. */
+  image: string;
+  faultsAtFirst: number;
+  /** At the time of `parts`. */
+  faults: number;
+  parts: SharedPart[];
+  copiedKb: number;
+  broken: BrokenSharing[];
+  /** Something was forked since `parts`: what was lost and what was shared anew cannot be told apart. */
+  sharedAnew: boolean;
+}
+
+/** Where the program, its stack and its arguments lie, which are laid out anew by execve [proc_pid_stat(5)]. */
+function imageOf({ fields }: Stat): string {
+  return [26, 27, 28, 48, 51].map((field) => fields[field] ?? '').join(' ');
+}
+
+/**
+ * Looks at a process, all that descend from it, and what they leave behind when they end. No process is stopped; nothing
+ * is written to, and no page is touched. It works on one's own processes.
+ *
+ * `copiedKb` is a bound, since only page frames tell whose copy a page is, and they are shown to root alone. It is
+ * nearly exact for who writes, or counts references, while the others are quiet.
+ */
+export class TreeWatch {
+  readonly #began = performance.now();
+  readonly #exclude: number;
+  readonly #known = new Map<number, Known>();
+  readonly #roots: Set<number>;
+  readonly #pageKb = native().pageSizeBytes / 1024;
+  readonly #broken: BrokenSharing[] = [];
+  #first = true;
+  #longestReadMs = 0;
+  /** All reads of anybody's memory so far. */
+  #readMs = 0;
+
+  /**
+   * @param root The process to begin with.
+   * @param exclude A process that is left out with all its descendants: the one that watches. None without it.
+   * @throws SystemError ESRCH: there is no such process; EACCES: it may not be read by this user.
+   */
+  constructor(root: number, exclude = 0) {
+    requireInteger('root', root, 1, 2 ** 31 - 1);
+    requireInteger('exclude', exclude, 0, 2 ** 31 - 1);
+    readSmapsRollup(root);
+    this.#roots = new Set([root]);
+    this.#exclude = exclude;
+  }
+
+  /** What the tree uses now; without processes when all have ended. */
+  sample(): TreeSample {
+    const start = performance.now();
+    this.#longestReadMs = 0;
+    const tree = this.#readTree();
+    const left = this.#forget(tree);
+    const unreadable: number[] = [];
+    const born = tree.filter(({ pid }) => !this.#known.has(pid)).length > 0;
+    const processes = tree.flatMap((process): WatchedMemory[] => {
+      const seen = readable(() => this.#look(process, born, left));
+      if (seen === 'unreadable') unreadable.push(process.pid);
+      return typeof seen === 'object' ? [seen] : [];
+    });
+    this.#first = false;
+    const total = (key: 'rssKb' | 'pssKb' | 'ussKb'): number => processes.reduce((all, one) => all + one[key], 0);
+    return {
+      elapsedMs: start - this.#began,
+      costMs: performance.now() - start,
+      longestReadMs: this.#longestReadMs,
+      processes,
+      rssKb: total('rssKb'),
+      pssKb: total('pssKb'),
+      ussKb: total('ussKb'),
+      unreadable,
+    };
+  }
+
+  /** Which sharing was broken so far, most first, of processes that have ended too. */
+  get broken(): BrokenSharing[] {
+    const all = [...this.#broken, ...[...this.#known.values()].flatMap(({ broken }) => broken)];
+    return all.sort((a, b) => b.lostKb - a.lostKb);
+  }
+
+  /** Those known before remain ours when their parent ends and another process inherits them. */
+  #readTree(): TreeProcess[] {
+    const all = readProcesses();
+    const ours = all.filter(({ pid, startTicks }) => this.#known.get(pid)?.process.startTicks === startTicks);
+    const roots = this.#first ? this.#roots : new Set(ours.map(({ pid }) => pid));
+    const tree = descendantsOf(roots, all);
+    if (this.#exclude === 0) return tree;
+    const excluded = new Set(descendantsOf(this.#exclude, all).map(({ pid }) => pid));
+    return tree.filter(({ pid }) => !excluded.has(pid));
+  }
+
+  /** Drops who has ended, or whose pid is another's by now. @returns Whether there was one. */
+  #forget(tree: readonly TreeProcess[]): boolean {
+    const before = this.#known.size;
+    const starts = new Map(tree.map(({ pid, startTicks }) => [pid, startTicks]));
+    for (const [pid, { process, broken }] of this.#known) {
+      if (starts.get(pid) === process.startTicks) continue;
+      this.#broken.push(...broken);
+      this.#known.delete(pid);
+    }
+    return this.#known.size < before;
+  }
+
+  #look(process: TreeProcess, born: boolean, left: boolean): WatchedMemory {
+    const { pid } = process;
+    // The faults first: what is copied between the two reads is counted the next time, or it would be lost.
+    const readBefore = this.#readMs;
+    const known = this.#update(process, readStat(pid), born, left);
+    const { fieldsKb } = parseSmapsRollup(this.#readMemory(pid, 'smaps_rollup'));
+    this.#longestReadMs = Math.max(this.#longestReadMs, this.#readMs - readBefore);
+    const kb = (...fields: string[]): number => fields.reduce((all, field) => all + (fieldsKb[field] ?? 0), 0);
+    return {
+      ...process,
+      rssKb: kb('Rss'),
+      pssKb: kb('Pss'),
+      ussKb: kb('Private_Clean', 'Private_Dirty'),
+      sharedKb: kb('Shared_Clean', 'Shared_Dirty'),
+      minorFaults: known.faults - known.faultsAtFirst,
+      copiedKb: known.copiedKb === 0 ? 0 : { min: 0, max: known.copiedKb, why: WHY_BOUND },
+    };
+  }
+
+  #update(process: TreeProcess, stat: Stat, born: boolean, left: boolean): Known {
+    const known = this.#known.get(process.pid);
+    const image = imageOf(stat);
+    if (known?.image !== image) return this.#meet(process, stat, image);
+    known.process = process;
+    known.sharedAnew ||= born;
+    const faultsKb = (stat.minflt - known.faults) * this.#pageKb;
+    // Who has had no fault has copied nothing, and his mappings need not be read; but where one has ended, what it shared
+    // is theirs alone from now on, which must not pass for copied at their next fault.
+    if (faultsKb <= 0 && !left) return known;
+    const vmas = parseSmaps(this.#readMemory(process.pid, 'smaps'));
+    // It has just ended, and has no mappings any more.
+    if (vmas.length === 0) return known;
+    const parts = sharedParts(vmas);
+    const lost = lostSharing(known.parts, parts);
+    const lostKb = lost.reduce((all, one) => all + one.lostKb, 0);
+    known.copiedKb += known.sharedAnew ? faultsKb : Math.min(lostKb, faultsKb);
+    for (const one of faultsKb > 0 ? lost : []) {
+      this.#record(known, { ...one, lostKb: Math.min(one.lostKb, faultsKb) });
+    }
+    Object.assign(known, { parts, faults: stat.minflt, sharedAnew: born });
+    return known;
+  }
+
+  /** Sees a process for the first time, or the first time after execve. */
+  #meet(process: TreeProcess, stat: Stat, image: string): Known {
+    const before = this.#known.get(process.pid);
+    const vmas = parseSmaps(this.#readMemory(process.pid, 'smaps'));
+    // The faults of a child count from its fork [kernel/fork.c: copy_signal]. What it has copied by now is private.
+    const wasForked = !this.#first && !before;
+    const ownKb = vmas
+      .filter(({ perms, inode }) => perms.endsWith('p') && inode === 0n)
+      .reduce((all, { fieldsKb }) => all + (fieldsKb['Private_Clean'] ?? 0) + (fieldsKb['Private_Dirty'] ?? 0), 0);
+    const known: Known = {
+      process,
+      image,
+      faultsAtFirst: before?.faultsAtFirst ?? (wasForked ? 0 : stat.minflt),
+      faults: stat.minflt,
+      parts: sharedParts(vmas),
+      copiedKb: wasForked ? Math.min(ownKb, stat.minflt * this.#pageKb) : (before?.copiedKb ?? 0),
+      broken: before?.broken ?? [],
+      sharedAnew: false,
+    };
+    this.#known.set(process.pid, known);
+    return known;
+  }
+
+  #readMemory(pid: number, file: 'smaps' | 'smaps_rollup'): string {
+    const start = performance.now();
+    try {
+      return readPidFile(pid, file);
+    } finally {
+      this.#readMs += performance.now() - start;
+    }
+  }
+
+  #record({ process: { pid, comm }, broken }: Known, lost: LostSharing): void {
+    const now = performance.now() - this.#began;
+    const same = broken.find(({ start, end }) => start < lost.end && lost.start < end);
+    if (!same) {
+      broken.push({ ...lost, pid, comm, isPython: comm.startsWith('python'), fromMs: now, toMs: now });
+      return;
+    }
+    same.lostKb += lost.lostKb;
+    same.toMs = now;
+    if (lost.start < same.start) same.start = lost.start;
+    if (lost.end > same.end) same.end = lost.end;
+  }
+}
+
+function readable<T>(read: () => T): T | 'unreadable' | undefined {
+  try {
+    return ifThere(read);
+  } catch (error) {
+    if (error instanceof SystemError && ['EACCES', 'EPERM'].includes(error.code)) return 'unreadable';
+    throw error;
+  }
+}
