@@ -24,7 +24,7 @@ const BROKEN_COLUMNS: readonly Column[] = [
   { name: 'comm', title: 'program' },
   { name: 'mapping', title: 'mapping' },
   { name: 'where', title: 'where' },
-  { name: 'lost', title: 'copied', alignment: 'right' },
+  { name: 'lost', title: 'lost', alignment: 'right' },
   { name: 'when', title: 'when', alignment: 'right' },
 ];
 
@@ -151,13 +151,13 @@ function brokenText(broken: readonly BrokenSharing[]): string | undefined {
       comm: shorten(printable(one.comm), 12),
       mapping: mappingName(one),
       where: group.length === 1 ? one.start.toString(16) : `${String(group.length)} mappings`,
-      lost: atMost(lostKb(group)),
+      lost: kb(lostKb(group)),
       when: `${(from / 1000).toFixed(1)}-${seconds(to)}`,
     };
   });
   const more = groups.length - rows.length;
   return [
-    'Whose sharing was broken, and when',
+    'Whose sharing was broken, how much of it, and when',
     table(BROKEN_COLUMNS, rows) + (more > 0 ? `\nand ${String(more)} smaller ones` : ''),
   ].join('\n');
 }
@@ -194,7 +194,8 @@ function costText({ samples, intervalMs, lengthened, unreadable }: WatchHistory)
   }
   if (unreadable > 0) lines.push(`${String(unreadable)} processes may not be read by this user, and are missing.`);
   lines.push(
-    'Copied is at most so much: a page stops being shared as well when others write theirs or end. Page frames would tell.',
+    'Copied is at most so much: a page stops being shared as well when others write theirs or end, which only page frames ' +
+      'would tell. Lost: what stopped being shared while the process had as many faults.',
   );
   return lines.join(' ');
 }
@@ -203,7 +204,7 @@ function costText({ samples, intervalMs, lengthened, unreadable }: WatchHistory)
 export function summaryText(what: string, history: WatchHistory, options: TextOptions): string {
   const { peak, processes, broken, samples } = history;
   const all = [...processes.values()].sort((a, b) => b.pssKb - a.pssKb);
-  if (!peak) return `${wrap(`${what}. It ended before it could be looked at.`)}\n`;
+  if (!peak) return `${wrap(`${what}. It was not looked at: it ended too soon, or may not be read.`)}\n`;
   const many = peak.processes.length;
   const sums =
     `At its largest, at ${seconds(peak.elapsedMs)}, the tree took ${kb(peak.pssKb)} (sum of Pss) in ${String(many)} ` +

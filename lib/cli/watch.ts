@@ -5,6 +5,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { clearScreenDown, moveCursor } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { ifThere } from '../proc/process-tree.js';
 import { readStat } from '../proc/stat.js';
 import { TreeWatch } from '../proc/tree-watch.js';
@@ -100,7 +101,8 @@ class Exports {
   /** @throws Error for a file that cannot be written, before anything is started. */
   constructor({ json, exportJson = [], exportCsv = [] }: WatchFlags) {
     const line = (fd: number) => (value: unknown) => void writeSync(fd, `${asJson(value)}\n`);
-    if (json) this.#open.push({ write: line(1), end: line(1) });
+    const print = (value: unknown) => void process.stdout.write(`${asJson(value)}\n`);
+    if (json) this.#open.push({ write: print, end: print });
     for (const path of exportJson) {
       const fd = openSync(path, 'w');
       this.#open.push({
@@ -143,7 +145,7 @@ class Screen {
     this.clear();
     const shown = text()
       .split('\n')
-      .slice(0, this.stream.rows - 1);
+      .slice(0, (this.stream.rows || 24) - 1);
     this.stream.write(`${shown.join('\n')}\n`);
     this.#lines = shown.length;
   }
@@ -246,6 +248,19 @@ async function follow({ watch, history, exports, screen, untilMs, stop, over }: 
   }
 }
 
+/** A program that may not be watched, such as one that becomes root, runs all the same. */
+function tryWatch(pid: number): TreeWatch | undefined {
+  try {
+    return ifThere(() => new TreeWatch(pid));
+  } catch (error) {
+    // It has ended already, and nobody has waited for it yet.
+    if (error instanceof FeatureUnavailableError) return undefined;
+    if (!(error instanceof SystemError)) throw error;
+    note(`it runs without being watched: ${error.message}`);
+    return undefined;
+  }
+}
+
 /** For a program and what it starts: until it has ended. */
 async function watchCommand(command: readonly string[], flags: WatchFlags, session: SessionParts): Promise<number> {
   const watched = await Watched.start(command, flags.json ? 2 : 1);
@@ -260,7 +275,7 @@ async function watchCommand(command: readonly string[], flags: WatchFlags, sessi
   void watched.end().then(() => {
     stop.abort();
   });
-  const watch = ifThere(() => new TreeWatch(watched.pid));
+  const watch = tryWatch(watched.pid);
   if (watch) await follow({ ...session, watch, stop, over: () => watched.ending !== undefined });
   session.screen.clear();
   const { code, what } = await watched.end();

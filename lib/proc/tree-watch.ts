@@ -1,5 +1,5 @@
 /** A process tree looked at again and again: what each uses, and what it may have copied since it was forked. */
-import { SystemError } from '../errors.js';
+import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { native } from '../native.js';
 import { requireInteger } from '../schema/arguments.js';
 import type { Figure } from '../schema/figure.js';
@@ -8,7 +8,7 @@ import type { LostSharing, SharedPart } from './copied.js';
 import { descendantsOf, ifThere, readProcesses } from './process-tree.js';
 import type { ProcessMemory, TreeMemory, TreeProcess } from './process-tree.js';
 import { readPidFile } from './read.js';
-import { parseSmaps, parseSmapsRollup, readSmapsRollup } from './smaps.js';
+import { parseSmaps, parseSmapsRollup } from './smaps.js';
 import { readStat } from './stat.js';
 import type { Stat } from './stat.js';
 
@@ -36,7 +36,10 @@ export interface TreeSample extends TreeMemory {
   unreadable: number[];
 }
 
-/** A mapping of a process that was shared and is so no longer, or not as much. */
+/**
+ * A mapping of a process that was shared and is so no longer, or not as much: `lostKb` is what stopped being shared, from
+ * sample to sample, but no more than the process had faults meanwhile, without which it has copied nothing.
+ */
 export interface BrokenSharing extends LostSharing {
   pid: number;
   comm: string;
@@ -62,6 +65,8 @@ interface Known {
   parts: SharedPart[];
   copiedKb: number;
   broken: BrokenSharing[];
+  /** Of children that it has waited for: where they grow, one has ended that may never have been seen. */
+  childFaults: number;
   /** Something was forked since `parts`: what was lost and what was shared anew cannot be told apart. */
   sharedAnew: boolean;
 }
@@ -76,7 +81,8 @@ function imageOf({ fields }: Stat): string {
  * is written to, and no page is touched. It works on one's own processes.
  *
  * `copiedKb` is a bound, since only page frames tell whose copy a page is, and they are shown to root alone. It is
- * nearly exact for who writes, or counts references, while the others are quiet.
+ * nearly exact for who writes, or counts references, while the others are quiet. It misses what is copied while a child
+ * lives that comes and goes between two samples and that nobody waits for.
  */
 export class TreeWatch {
   readonly #began = performance.now();
@@ -94,11 +100,18 @@ export class TreeWatch {
    * @param root The process to begin with.
    * @param exclude A process that is left out with all its descendants: the one that watches. None without it.
    * @throws SystemError ESRCH: there is no such process; EACCES: it may not be read by this user.
+   * @throws FeatureUnavailableError when it has no memory (a kernel thread, a zombie).
    */
   constructor(root: number, exclude = 0) {
     requireInteger('root', root, 1, 2 ** 31 - 1);
     requireInteger('exclude', exclude, 0, 2 ** 31 - 1);
-    readSmapsRollup(root);
+    if (readPidFile(root, 'maps') === '') {
+      throw new FeatureUnavailableError(
+        `The memory of ${String(root)}`,
+        'it has none of its own',
+        'It is a kernel thread or a zombie; give the pid of a live process.',
+      );
+    }
     this.#roots = new Set([root]);
     this.#exclude = exclude;
   }
@@ -183,7 +196,8 @@ export class TreeWatch {
     const image = imageOf(stat);
     if (known?.image !== image) return this.#meet(process, stat, image);
     known.process = process;
-    known.sharedAnew ||= born;
+    known.sharedAnew ||= born || known.childFaults !== stat.cminflt;
+    known.childFaults = stat.cminflt;
     const faultsKb = (stat.minflt - known.faults) * this.#pageKb;
     // Who has had no fault has copied nothing, and his mappings need not be read; but where one has ended, what it shared
     // is theirs alone from now on, which must not pass for copied at their next fault.
@@ -198,7 +212,7 @@ export class TreeWatch {
     for (const one of faultsKb > 0 ? lost : []) {
       this.#record(known, { ...one, lostKb: Math.min(one.lostKb, faultsKb) });
     }
-    Object.assign(known, { parts, faults: stat.minflt, sharedAnew: born });
+    Object.assign(known, { parts, faults: stat.minflt, sharedAnew: false });
     return known;
   }
 
@@ -219,6 +233,7 @@ export class TreeWatch {
       parts: sharedParts(vmas),
       copiedKb: wasForked ? Math.min(ownKb, stat.minflt * this.#pageKb) : (before?.copiedKb ?? 0),
       broken: before?.broken ?? [],
+      childFaults: stat.cminflt,
       sharedAnew: false,
     };
     this.#known.set(process.pid, known);

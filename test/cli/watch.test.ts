@@ -79,7 +79,7 @@ describe('watch -- COMMAND', () => {
     ]);
     expect({ code, stdout }).toEqual({ code: 7, stdout: 'done\n' });
     expect(stderr).toMatch(/has ended with code 7; watched for/);
-    expect(stderr).toContain('Whose sharing was broken, and when');
+    expect(stderr).toContain('Whose sharing was broken, how much of it, and when');
     expect(stderr).toMatch(/arenas of objects/);
     expect(stderr).toMatch(/gc\.freeze\(\)/);
     for (const line of stderr.split('\n')) expect(Array.from(line).length).toBeLessThanOrEqual(80);

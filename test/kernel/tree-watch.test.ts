@@ -8,6 +8,7 @@ import { readSmapsRollup } from '../../lib/proc/smaps.js';
 import { TreeWatch } from '../../lib/proc/tree-watch.js';
 import type { TreeSample, WatchedMemory } from '../../lib/proc/tree-watch.js';
 import { bounds } from '../../lib/schema/figure.js';
+import { KERNEL_THREAD, whyNoKernelThread } from './kernel-thread.js';
 
 const MIB_PAGES = 256;
 const opened: ForkedProcess[] = [];
@@ -98,6 +99,18 @@ describe('a watched tree', () => {
     expect(watch.broken.filter(({ start, end }) => start <= address && address < end)).toEqual([]);
   });
 
+  test('what was copied while a child lived that was never seen is within the bound', async () => {
+    const { parent, region } = await parentWith(MIB_PAGES);
+    const watch = new TreeWatch(parent.pid);
+    const before = bounds(of(parent, watch.sample()).copiedKb).max;
+    const child = await parent.fork();
+    opened.push(child);
+    expect((await parent.write(region)).minorFaults).toBe(MIB_PAGES);
+    await child.exit();
+    const after = of(parent, watch.sample());
+    expect(bounds(after.copiedKb).max - before).toBeGreaterThanOrEqual(1024);
+  });
+
   test('figures are those of smaps_rollup, and only Pss adds up to what is taken', async () => {
     const { parent } = await parentWith(4 * MIB_PAGES);
     opened.push(await parent.fork(), await parent.fork());
@@ -166,6 +179,12 @@ describe('a watched tree', () => {
     [2 ** 31, RangeError],
   ])('a root of %d is refused', (pid, error) => {
     expect(() => new TreeWatch(pid)).toThrow(error);
+  });
+
+  test('a process without memory is refused, and why', (context) => {
+    const lacking = whyNoKernelThread();
+    if (lacking !== undefined) context.skip(lacking);
+    expect(() => new TreeWatch(KERNEL_THREAD)).toThrow(/none of its own/);
   });
 
   test('a process that is not there is ESRCH', () => {
