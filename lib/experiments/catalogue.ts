@@ -1,4 +1,5 @@
 /** The experiments that come with cowlab, in the order in which they are listed. */
+import { advice } from './advice.js';
 import { arenas } from './arenas.js';
 import { cowGrowth } from './cow-growth.js';
 import type { AnyExperiment } from './define.js';
@@ -27,6 +28,7 @@ export const experiments: readonly AnyExperiment[] = [
   tree,
   snapshot,
   latency,
+  advice,
   sharedMemory,
   refcount,
   gc,

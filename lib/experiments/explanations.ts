@@ -1,4 +1,5 @@
 /** What `cowlab explain` says of each experiment, in the order of the catalogue. */
+import { ADVICE } from './explanations/advice.js';
 import { ARENAS } from './explanations/arenas.js';
 import { COW_GROWTH } from './explanations/cow-growth.js';
 import { EIGHTEEN_GB } from './explanations/eighteen-gb.js';
@@ -29,6 +30,7 @@ export const EXPLANATIONS: readonly Explanation[] = [
   TREE,
   SNAPSHOT,
   LATENCY,
+  ADVICE,
   SHARED_MEMORY,
   REFCOUNT,
   GC,

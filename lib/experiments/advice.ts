@@ -1,0 +1,177 @@
+/** What does advice to the kernel change about a fork: what is charged, what the child has, and what its writes cost? */
+import { check } from '../machine/compare.js';
+import type { Process, Region } from '../machine/machine.js';
+import type { Figure } from '../schema/figure.js';
+import { sum } from '../schema/figure.js';
+import type { HostFacts } from '../schema/facts.js';
+import type { Check, Findings, NamedFigure } from '../schema/result.js';
+import type { Observation } from '../schema/step.js';
+import { formatBytes } from '../schema/units.js';
+import { defineExperiment, requireWholePages } from './define.js';
+import type { ParamsOf, RunContext } from './define.js';
+import { rawRows } from './raw-rows.js';
+import { chargedPages, difference, findFigure, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
+
+const params = {
+  size: { type: 'size', default: 16 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
+} as const;
+type Params = ParamsOf<typeof params>;
+type Context = RunContext<typeof params>;
+
+/** Given by the parent before the fork, or by the child before it writes. */
+const ADVICE = {
+  none: { title: 'none', parent: undefined, child: undefined },
+  dontfork: { title: 'DONTFORK', parent: 'dontfork', child: undefined },
+  wipeonfork: { title: 'WIPEONFORK', parent: 'wipeonfork', child: undefined },
+  read: { title: 'child: POPULATE_READ', parent: undefined, child: 'populate-read' },
+  write: { title: 'child: POPULATE_WRITE', parent: undefined, child: 'populate-write' },
+} as const;
+type Kind = keyof typeof ADVICE;
+const KINDS = Object.keys(ADVICE) as Kind[];
+
+/** Names of figures, and their units. */
+const WHAT = {
+  charged: ['charged by the fork', 'pages'],
+  has: ['pages of the child at the fork', 'pages'],
+  populated: ['faults of populating', 'faults'],
+  faults: ['faults of writing', 'faults'],
+  taken: ['taken by the writes of the child', 'kB'],
+} as const;
+type Measured = Record<keyof typeof WHAT, Figure>;
+const MEASURES = Object.keys(WHAT) as (keyof typeof WHAT)[];
+
+function nameOf(kind: Kind, what: keyof typeof WHAT): string {
+  return `${ADVICE[kind].title}: ${WHAT[what][0]}`;
+}
+
+function presentPages({ processes }: Observation, { name }: Region): Figure {
+  const counts = regionOf(processes[1], name)?.counts ?? {};
+  return sum(['exclusive', 'shared', 'zero'].map((state) => counts[state] ?? 0));
+}
+
+/** The child writes everything, if it has it. */
+async function childWrites(child: Process, kind: Kind, region: Region): Promise<{ populated: Figure; faults: Figure }> {
+  if (!child.regions.has(region)) return { populated: 0, faults: 0 };
+  const advice = ADVICE[kind].child;
+  const populated = advice ? (await child.advise(region, advice)).minorFaults : 0;
+  return { populated, faults: (await child.write(region)).minorFaults };
+}
+
+async function tryAdvice({ machine, params: values, progress, sample }: Context, kind: Kind): Promise<Measured> {
+  const { root } = machine;
+  progress(`advice: ${ADVICE[kind].title}`);
+  const observe = async (when: string): Promise<Observation> => {
+    const observation = await machine.observe(`${ADVICE[kind].title}: ${when}`);
+    for (const row of rawRows(`${ADVICE[kind].title}: ${when}`, observation, new Map())) sample(row);
+    return observation;
+  };
+  const region = await root.map({ size: values.size });
+  await root.write(region);
+  const advice = ADVICE[kind].parent;
+  if (advice) await root.advise(region, advice);
+  const before = await observe('before the fork');
+  const child = await root.fork();
+  const forked = await observe('forked');
+  const cost = await childWrites(child, kind, region);
+  const written = await observe('the child has written');
+  await child.exit();
+  await root.unmap(region);
+  return {
+    charged: chargedPages(forked, region.name) - chargedPages(before, region.name),
+    has: presentPages(forked, region),
+    ...cost,
+    taken: difference(sumOfTree(written, 'Pss', region.name), sumOfTree(before, 'Pss', region.name)),
+  };
+}
+
+async function program(context: Context): Promise<Findings> {
+  const all: [Kind, Measured][] = [];
+  for (const kind of KINDS) all.push([kind, await tryAdvice(context, kind)]);
+  return {
+    figures: all.flatMap(([kind, measured]) =>
+      MEASURES.map((what): NamedFigure => {
+        const headline = !ADVICE[kind].child && (what === 'charged' || what === 'taken');
+        return { name: nameOf(kind, what), unit: WHAT[what][1], value: measured[what], headline };
+      }),
+    ),
+    tables: [
+      {
+        title: `Advice about ${formatBytes(context.params.size)}`,
+        columns: ['advice', 'charged', 'child has', 'populating', 'writing', 'taken'],
+        rows: all.map(([kind, { charged, has, populated, faults, taken }]) => [
+          ADVICE[kind].title,
+          formatFigure(charged),
+          formatFigure(has),
+          formatFigure(populated),
+          formatFigure(faults),
+          formatKb(taken),
+        ]),
+      },
+    ],
+    plots: [],
+    notes: [
+      'The parent has written all before the fork, and the child writes all after it. Charged: pages that the fork adds to the commit charge. Child has: pages with an entry in its page tables right ' +
+        'after the fork. Populating, writing: minor faults. Taken: growth of the sum of Pss since before the fork.',
+    ],
+  };
+}
+
+/** What one can say beforehand, for so many pages. */
+function expectedByHand(pages: number, pageKb: number): Record<Kind, Record<keyof typeof WHAT, number>> {
+  const copied = { charged: pages, has: pages, populated: 0, faults: pages, taken: pages * pageKb };
+  return {
+    none: copied,
+    dontfork: { charged: 0, has: 0, populated: 0, faults: 0, taken: 0 },
+    // It has no pages, and gets as many new ones, of zeros, as it would have copied.
+    wipeonfork: { ...copied, has: 0 },
+    // All that is there can be read.
+    read: copied,
+    write: { ...copied, populated: pages, faults: 0 },
+  };
+}
+
+function checkByHand(findings: Findings, { size }: Params, { pageSizeBytes }: HostFacts): Check[] {
+  const expected = expectedByHand(size / pageSizeBytes, pageSizeBytes / 1024);
+  return KINDS.flatMap((kind) =>
+    MEASURES.map((what) => {
+      const name = nameOf(kind, what);
+      // Of a page that two map each has half, which is a whole kB: these sums of Pss lose nothing to rounding.
+      return check(`${name}, by hand`, WHAT[what][1], 'anchor', expected[kind][what], findFigure(findings, name));
+    }),
+  );
+}
+
+export const advice = defineExperiment({
+  name: 'advice',
+  title: 'What does advice (madvise) change about a fork?',
+  claim: {
+    text: 'MADV_DONTFORK and MADV_WIPEONFORK keep the memory of a parent from its children',
+    source: 'https://man7.org/linux/man-pages/man2/madvise.2.html',
+  },
+  params,
+
+  needs(values, facts) {
+    requireWholePages('size', values.size, facts.pageSizeBytes);
+    return { memoryBytes: values.size * 2 };
+  },
+
+  run: program,
+
+  measure({ findings, params: values, machine }) {
+    const checks = checkByHand(findings, values, machine.facts);
+    return Promise.resolve({ figures: [], tables: [], plots: [], notes: [], checks });
+  },
+
+  conclude(_findings, agreed, { size }) {
+    if (!agreed) return { outcome: 'undecided', inShort: 'Prediction and measurement differ; see the checks.' };
+    const all = formatBytes(size);
+    return {
+      outcome: 'holds',
+      inShort:
+        `But only DONTFORK spares the fork anything: nothing of ${all} is charged, and the child does not have the ` +
+        'mapping. WIPEONFORK hides what is in it; the fork is charged for all the same, and what the child writes takes ' +
+        'as much memory as copies would. To populate for writing in the child copies everything in one call, in which ' +
+        'the faults are taken; to populate for reading changes nothing, since all is there.',
+    };
+  },
+});

@@ -1,0 +1,97 @@
+import { Value } from 'typebox/value';
+import { describe, expect, test } from 'vitest';
+import { advice } from '../../lib/experiments/advice.js';
+import { parseParams } from '../../lib/experiments/define.js';
+import { runExperiment } from '../../lib/experiments/run.js';
+import type { Process } from '../../lib/machine/machine.js';
+import { readHostFacts } from '../../lib/proc/host.js';
+import { ResultSchema } from '../../lib/schema/result.js';
+import type { ResultDocument } from '../../lib/schema/result.js';
+import { failedBases, isRedWith } from './red.js';
+
+const PAGES = 300;
+type Context = Parameters<typeof advice.run>[0];
+
+function run(size = PAGES * 4096, experiment = advice): Promise<ResultDocument> {
+  return runExperiment(experiment, parseParams(advice, { size }));
+}
+
+/** The same program, by children that do something else than they are told. */
+function withChildren(change: (child: Process) => void): typeof advice {
+  return {
+    ...advice,
+    run: (context: Context) => {
+      const { root } = context.machine;
+      const fork = root.fork.bind(root);
+      root.fork = async (): Promise<Process> => {
+        const child = await fork();
+        change(child);
+        return child;
+      };
+      return advice.run(context);
+    },
+  };
+}
+
+describe('advice', () => {
+  test.each([PAGES * 4096, 4096, 2 * 2 ** 20])(
+    'every figure equals the model, and what is worked out by hand, with %d bytes',
+    async (size) => {
+      const result = await run(size);
+      expect(result.reason).toMatch(/checks agree/);
+      expect(result.verdict).toBe('pass');
+      expect(result.checks.filter(({ basis }) => basis === 'anchor')).toHaveLength(5 * 5);
+      expect([...Value.Errors(ResultSchema, JSON.parse(JSON.stringify(result)))]).toEqual([]);
+    },
+  );
+
+  test('only DONTFORK is not charged, and only populating for writing spares the writes their faults', async () => {
+    const { measurement } = await run();
+    expect(measurement?.tables[0]?.rows).toEqual([
+      ['none', '300', '300', '0', '300', '1.17 MiB'],
+      ['DONTFORK', '0', '0', '0', '0', '0 B'],
+      ['WIPEONFORK', '300', '0', '0', '300', '1.17 MiB'],
+      ['child: POPULATE_READ', '300', '300', '0', '300', '1.17 MiB'],
+      ['child: POPULATE_WRITE', '300', '300', '300', '0', '1.17 MiB'],
+    ]);
+  });
+
+  test('sizes that are no pages are refused', () => {
+    const needs = () => advice.needs(parseParams(advice, { size: 4097 }), readHostFacts(process.pid));
+    expect(needs).toThrow(/size must be a multiple of the page size/);
+  });
+});
+
+describe('its checks can fail', () => {
+  test.each(['reuse-of-shared-pages', 'wipeonfork-is-not-inherited'] as const)(
+    'it goes red when the model believes in %s',
+    async (mutation) => {
+      expect(await isRedWith(mutation, await run())).toBe(true);
+    },
+  );
+
+  test('a child that leaves a page out is found by hand, although the model goes with it', async () => {
+    const lazy = withChildren((child) => {
+      const write = child.write.bind(child);
+      child.write = (region) => write(region, { from: 1 });
+    });
+    const result = await run(PAGES * 4096, lazy);
+    expect(result.verdict).toBe('fail');
+    expect(failedBases(result)).toEqual(['anchor']);
+  });
+
+  test('advice that was not given is found by hand, although the model goes with it', async () => {
+    const deaf = {
+      ...advice,
+      run: ({ machine, ...rest }: Context) => {
+        const { root } = machine;
+        const read = root.read.bind(root);
+        root.advise = (region) => read(region, { to: 1 });
+        return advice.run({ machine, ...rest });
+      },
+    };
+    const result = await run(PAGES * 4096, deaf);
+    expect(result.verdict).toBe('fail');
+    expect(failedBases(result)).toEqual(['anchor']);
+  });
+});
