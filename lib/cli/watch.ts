@@ -263,15 +263,24 @@ function tryWatch(pid: number): TreeWatch | undefined {
 
 /** For a program and what it starts: until it has ended. */
 async function watchCommand(command: readonly string[], flags: WatchFlags, session: SessionParts): Promise<number> {
-  const watched = await Watched.start(command, flags.json ? 2 : 1);
   const stop = new AbortController();
-  const passOn = (signal: NodeJS.Signals): void => {
-    // A terminal sends Ctrl-C to the program as well, which decides what comes of it.
-    if (signal !== 'SIGINT' || ![process.stdin, process.stdout, process.stderr].some(({ isTTY }) => isTTY)) {
-      watched.passOn(signal);
-    }
+  // A terminal sends Ctrl-C to the program as well, which decides what comes of it.
+  const inTerminal = [process.stdin, process.stdout, process.stderr].some(({ isTTY }) => isTTY);
+  const early: NodeJS.Signals[] = [];
+  let passOn = (signal: NodeJS.Signals): void => {
+    early.push(signal);
   };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) process.on(signal, passOn);
+  // Before it is started: a signal in between would end us and leave it running.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
+    process.on(signal, () => {
+      if (signal !== 'SIGINT' || !inTerminal) passOn(signal);
+    });
+  }
+  const watched = await Watched.start(command, flags.json ? 2 : 1);
+  passOn = (signal) => {
+    watched.passOn(signal);
+  };
+  early.forEach(passOn);
   void watched.end().then(() => {
     stop.abort();
   });

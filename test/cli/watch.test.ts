@@ -61,6 +61,9 @@ print('done')
 raise SystemExit(7)
 `;
 
+/** For a signal, but not for ever. */
+const WAIT = 'n=0; while [ $n -lt 200 ]; do sleep 0.1; n=$((n+1)); done; exit 9';
+
 describe('watch -- COMMAND', () => {
   test('passes on the exit code and the output, and says what a reading child of CPython copied', async () => {
     const { executable } = findPython();
@@ -122,7 +125,7 @@ describe('watch -- COMMAND', () => {
   test.each(['SIGINT', 'SIGTERM'] as const)(
     '%s reaches the program, which decides what comes of it',
     async (signal) => {
-      const script = `trap 'echo caught; exit 5' INT TERM; echo ready; while :; do sleep 0.1; done`;
+      const script = `trap 'echo caught; exit 5' INT TERM; echo ready; ${WAIT}`;
       const child = spawn(process.execPath, [MAIN, 'watch', '--', 'sh', '-c', script], {
         cwd: ROOT,
         stdio: ['ignore', 'pipe', 'pipe'],
@@ -136,6 +139,12 @@ describe('watch -- COMMAND', () => {
       expect({ code, output }).toEqual({ code: 5, output: 'ready\ncaught\n' });
     },
   );
+
+  test.each(['INT', 'TERM'])('a SIG%s that comes at once is passed on too', async (signal) => {
+    const script = `trap 'exit 5' ${signal}; kill -${signal} $PPID; ${WAIT}`;
+    const { code, signal: endedBy } = await cowlab(['watch', '--', 'sh', '-c', script]);
+    expect({ code, endedBy }).toEqual({ code: 5, endedBy: null });
+  });
 
   test('--until ends the watching, not the program', async () => {
     const script = 'sleep 1; echo still here; exit 4';
