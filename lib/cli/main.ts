@@ -12,7 +12,7 @@ import type { CommandOutput } from '../report/paragraph.js';
 import { wrap } from '../report/paragraph.js';
 import { leftBehindFinding, runDoctor, runRestore } from './doctor.js';
 import { runExplain } from './explain.js';
-import { EXIT, UsageError, exitCodeOf, note, print, printJson, wantsColor } from './output.js';
+import { EXIT, exitCodeOf, note, print, printJson, requirePid, wantsColor } from './output.js';
 import { runInspect } from './inspect.js';
 import { runPredict } from './predict.js';
 import type { ReplayFlags } from './replay.js';
@@ -55,14 +55,6 @@ async function doctor(flags: { json?: boolean; restore?: boolean }): Promise<voi
     // Without the addon the page size is not known; 4096 serves to show amounts of memory.
     answer(runDoctor([...examineHost({ probes: undefined, pageSizeBytes: 4096 }), vmFinding()], { color }), flags);
   }
-}
-
-function requirePid(name: string, text: string): number {
-  const pid = Number(text);
-  if (!Number.isInteger(pid) || pid < 1 || pid > 2 ** 31 - 1) {
-    throw new UsageError(`${name} must be the number of a process, not ${text}`);
-  }
-  return pid;
 }
 
 function inspect(text: string, flags: { json?: boolean }): void {

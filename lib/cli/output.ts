@@ -25,6 +25,15 @@ export function note(text: string): void {
 /** Bad input of the user's, which is no failure of ours. */
 export class UsageError extends Error {}
 
+/** @throws UsageError that names what was wrong. */
+export function requirePid(name: string, text: string): number {
+  const pid = Number(text);
+  if (!Number.isInteger(pid) || pid < 1 || pid > 2 ** 31 - 1) {
+    throw new UsageError(`${name} must be the number of a process, not ${text}`);
+  }
+  return pid;
+}
+
 /** The exit code an error means. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof FeatureUnavailableError) return EXIT.unavailable;

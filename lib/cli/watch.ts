@@ -1,17 +1,18 @@
 /** `cowlab watch`: follows a process tree as it forks and exits, and says what it took and who broke which sharing. */
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { clearScreenDown, moveCursor } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { spawn } from '../api/spawn.js';
+import type { SpawnedProgram } from '../api/spawn.js';
 import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { ifThere } from '../proc/process-tree.js';
 import { readStat } from '../proc/stat.js';
 import { TreeWatch } from '../proc/tree-watch.js';
 import type { TreeSample, WatchedMemory } from '../proc/tree-watch.js';
 import { bounds } from '../schema/figure.js';
-import { EXIT, UsageError, note, wantsColor } from './output.js';
+import type { ExitStatus } from '../schema/step.js';
+import { EXIT, UsageError, note, requirePid, wantsColor } from './output.js';
 import { liveText, summaryText } from './watch-text.js';
 import type { HistoryPoint } from './watch-text.js';
 
@@ -158,60 +159,6 @@ class Screen {
   }
 }
 
-interface Ending {
-  code: number;
-  /** 'python3 has ended with code 1'. */
-  what: string;
-}
-
-/** A program of the user's, on his terminal: its input and output are his. */
-class Watched {
-  readonly pid: number;
-  readonly #ended: Promise<Ending>;
-  ending: Ending | undefined;
-
-  private constructor(
-    private readonly child: ChildProcess,
-    pid: number,
-    name: string,
-  ) {
-    this.pid = pid;
-    this.#ended = new Promise((resolve) => {
-      child.once('exit', (code, signal) => {
-        // As a shell has it: 128 and the number of the signal.
-        const status = signal ? 128 + constants.signals[signal] : (code ?? EXIT.failed);
-        this.ending = {
-          code: status,
-          what: `${name} has ended ${signal ? `by ${signal}` : `with code ${String(code)}`}`,
-        };
-        resolve(this.ending);
-      });
-    });
-  }
-
-  /** @param outputTo Where its standard output goes: 1, or 2 when ours holds JSON. */
-  static async start([file = '', ...args]: readonly string[], outputTo: 1 | 2): Promise<Watched> {
-    const child = spawn(file, args, { stdio: [0, outputTo, 2] });
-    await new Promise<void>((resolve, reject) => {
-      child.once('spawn', resolve);
-      child.once('error', (error: NodeJS.ErrnoException) => {
-        const why = error.code === 'ENOENT' ? 'there is no such program in PATH' : error.message;
-        reject(new UsageError(`${file} cannot be run: ${why}`));
-      });
-    });
-    return new Watched(child, child.pid ?? 0, file);
-  }
-
-  /** Ctrl-C in a terminal reaches it by itself; what was sent to us alone is passed on. */
-  passOn(signal: NodeJS.Signals): void {
-    this.child.kill(signal);
-  }
-
-  end(): Promise<Ending> {
-    return this.#ended;
-  }
-}
-
 function requireSeconds(name: string, text: string, least: number): number {
   const value = Number(text);
   if (text.trim() === '' || !(value >= least) || value > 86_400) {
@@ -261,34 +208,45 @@ function tryWatch(pid: number): TreeWatch | undefined {
   }
 }
 
+/** @param outputTo Where its standard output goes: 1, or 2 when ours holds JSON. */
+function startCommand([file = '', ...args]: readonly string[], outputTo: 1 | 2): SpawnedProgram {
+  try {
+    return spawn(file, args, { stdio: [0, outputTo, 2] });
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    const why = error.code === 'ENOENT' ? 'there is no such program in PATH' : error.message;
+    throw new UsageError(`${file} cannot be run: ${why}`);
+  }
+}
+
+/** As a shell has it: 128 and the number of the signal. */
+function exitCodeOfProgram({ code, signal }: ExitStatus): number {
+  if (signal === undefined) return code ?? EXIT.failed;
+  return 128 + constants.signals[signal as NodeJS.Signals];
+}
+
 /** For a program and what it starts: until it has ended. */
 async function watchCommand(command: readonly string[], flags: WatchFlags, session: SessionParts): Promise<number> {
-  const stop = new AbortController();
   // A terminal sends Ctrl-C to the program as well, which decides what comes of it.
   const inTerminal = [process.stdin, process.stdout, process.stderr].some(({ isTTY }) => isTTY);
-  const early: NodeJS.Signals[] = [];
-  let passOn = (signal: NodeJS.Signals): void => {
-    early.push(signal);
-  };
   // Before it is started: a signal in between would end us and leave it running.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
     process.on(signal, () => {
-      if (signal !== 'SIGINT' || !inTerminal) passOn(signal);
+      if (signal !== 'SIGINT' || !inTerminal) program.kill(signal);
     });
   }
-  const watched = await Watched.start(command, flags.json ? 2 : 1);
-  passOn = (signal) => {
-    watched.passOn(signal);
-  };
-  early.forEach(passOn);
-  void watched.end().then(() => {
+  const program = startCommand(command, flags.json ? 2 : 1);
+  const stop = new AbortController();
+  void program.ended.then(() => {
     stop.abort();
   });
-  const watch = tryWatch(watched.pid);
-  if (watch) await follow({ ...session, watch, stop, over: () => watched.ending !== undefined });
+  const watch = tryWatch(program.pid);
+  if (watch) await follow({ ...session, watch, stop, over: () => program.status !== undefined });
   session.screen.clear();
-  const { code, what } = await watched.end();
-  finish(what, watch, session, process.stderr, { code });
+  const status = await program.ended;
+  const how = status.signal === undefined ? `with code ${String(status.code)}` : `by ${status.signal}`;
+  const code = exitCodeOfProgram(status);
+  finish(`${command[0] ?? ''} has ended ${how}`, watch, session, process.stderr, { code });
   return code;
 }
 
@@ -341,10 +299,7 @@ export async function watchTree(command: readonly string[], flags: WatchFlags): 
   if ((flags.pid === undefined) === (command.length === 0)) {
     throw new UsageError('give either --pid PID or a command after --, as in `cowlab watch -- python3 train.py`');
   }
-  const pid = Number(flags.pid ?? 1);
-  if (!Number.isInteger(pid) || pid < 1 || pid > 2 ** 31 - 1) {
-    throw new UsageError(`--pid must be the number of a process, not ${String(flags.pid)}`);
-  }
+  const pid = flags.pid === undefined ? undefined : requirePid('--pid', flags.pid);
   const intervalMs = requireSeconds('--interval', flags.interval, 0.01);
   const untilMs = flags.until === undefined ? Infinity : requireSeconds('--until', flags.until, 0);
   const session = {
@@ -353,7 +308,7 @@ export async function watchTree(command: readonly string[], flags: WatchFlags): 
     screen: screenFor(flags, command.length > 0),
     untilMs,
   };
-  if (command.length === 0) return watchProcess(pid, session, flags.json ?? false);
+  if (pid !== undefined) return watchProcess(pid, session, flags.json ?? false);
   if (process.stdout.isTTY && process.stderr.isTTY && !flags.json) {
     note('the terminal is the program’s; for a live table send its output elsewhere, or watch --pid from another one');
   }
