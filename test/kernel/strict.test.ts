@@ -36,6 +36,11 @@ function figure(result: Awaited<ReturnType<typeof runStrict>>, name: string, sid
   return result[side]?.figures.find((one) => one.name === name)?.value;
 }
 
+/** Whether others changed what is committed while a fork was judged. */
+function isDisturbed({ trace }: Awaited<ReturnType<typeof runStrict>>): boolean {
+  return trace.some(({ outcome }) => outcome.commit !== undefined && outcome.commit.slackPages > 0);
+}
+
 async function failuresOf(trace: Trace, facts: HostFacts): Promise<string[]> {
   const checks = compareTraces(await replayOnModel(trace, facts), trace);
   return checks.filter(({ pass }) => pass === false).map(({ name }) => name);
@@ -77,7 +82,10 @@ describe.skipIf(process.geteuid?.() !== 0)(`strict overcommit (${WHY})`, () => {
   });
 
   test('the threshold of one fork is found to the page, and predicted', async () => {
-    const result = await runStrict({ find: 'threshold', limit: limitAbove(1500 * MIB) });
+    // Where others change what is committed during a fork, the prediction is a range, and says so: then once more.
+    const search = () => runStrict({ find: 'threshold', limit: limitAbove(1500 * MIB) });
+    let result = await search();
+    for (let attempts = 1; attempts < 5 && isDisturbed(result); attempts += 1) result = await search();
     expect(result.reason).toMatch(/checks agree/);
     const largest = figure(result, 'largest VMA that forks', 'measurement');
     expect(largest).toBeTypeOf('number');
