@@ -2,7 +2,6 @@
 import { check } from '../machine/compare.js';
 import type { Process, Region } from '../machine/machine.js';
 import type { Figure } from '../schema/figure.js';
-import { sum } from '../schema/figure.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { Check, Findings, NamedFigure } from '../schema/result.js';
 import type { Observation } from '../schema/step.js';
@@ -10,7 +9,15 @@ import { formatBytes } from '../schema/units.js';
 import { defineExperiment, requireWholePages } from './define.js';
 import type { ParamsOf, RunContext } from './define.js';
 import { rawRows } from './raw-rows.js';
-import { chargedPages, difference, findFigure, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
+import {
+  chargedPages,
+  difference,
+  findFigure,
+  formatFigure,
+  formatKb,
+  presentPages,
+  sumOfTree,
+} from './tree-figures.js';
 
 const params = {
   size: { type: 'size', default: 16 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
@@ -44,11 +51,6 @@ function nameOf(kind: Kind, what: keyof typeof WHAT): string {
   return `${ADVICE[kind].title}: ${WHAT[what][0]}`;
 }
 
-function presentPages({ processes }: Observation, { name }: Region): Figure {
-  const counts = regionOf(processes[1], name)?.counts ?? {};
-  return sum(['exclusive', 'shared', 'zero'].map((state) => counts[state] ?? 0));
-}
-
 /** The child writes everything, if it has it. */
 async function childWrites(child: Process, kind: Kind, region: Region): Promise<{ populated: Figure; faults: Figure }> {
   if (!child.regions.has(region)) return { populated: 0, faults: 0 };
@@ -78,7 +80,7 @@ async function tryAdvice({ machine, params: values, progress, sample }: Context,
   await root.unmap(region);
   return {
     charged: chargedPages(forked, region.name) - chargedPages(before, region.name),
-    has: presentPages(forked, region),
+    has: presentPages(forked.processes[1], region.name),
     ...cost,
     taken: difference(sumOfTree(written, 'Pss', region.name), sumOfTree(before, 'Pss', region.name)),
   };

@@ -8,15 +8,13 @@ import { check } from '../machine/compare.js';
 import type { MemoryObject, Process, Region } from '../machine/machine.js';
 import { readStatus } from '../proc/status.js';
 import type { HostFacts } from '../schema/facts.js';
-import { sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import type { Check, Findings, NamedFigure, Plot, Table } from '../schema/result.js';
-import type { ProcessObservation } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
 import { defineExperiment, requireWholePages } from './define.js';
 import type { Conclusion, MeasureContext, Measurement, ParamsOf, RunContext } from './define.js';
 import { tablesKb } from './page-tables.js';
-import { difference, findFigure, formatFigure, formatKb, regionOf, sumOfTree } from './tree-figures.js';
+import { difference, findFigure, formatFigure, formatKb, presentPages, sumOfTree } from './tree-figures.js';
 
 const params = {
   size: {
@@ -58,12 +56,6 @@ function nameOf(kind: Kind, what: string): string {
   return `${TITLES[kind]}: ${what}`;
 }
 
-/** What a process has page table entries for. */
-function presentPages(process: ProcessObservation | undefined, { name }: Region): Figure {
-  const counts = regionOf(process, name)?.counts ?? {};
-  return sum(['exclusive', 'shared', 'zero'].map((state) => counts[state] ?? 0));
-}
-
 /** What a fork has done with memory of one kind. */
 interface Handed {
   kind: Kind;
@@ -100,8 +92,8 @@ async function handOver(context: RunContext<typeof params>, object: MemoryObject
   await root.unmap(region);
   return {
     kind,
-    had: presentPages(before.processes[0], region),
-    entries: presentPages(after.processes[1], region),
+    had: presentPages(before.processes[0], region.name),
+    entries: presentPages(after.processes[1], region.name),
     copied: difference(sumOfTree(after, 'Pss', region.name), sumOfTree(before, 'Pss', region.name)),
   };
 }

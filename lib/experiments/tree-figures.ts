@@ -24,6 +24,12 @@ export function chargedPages(observation: Observation, name?: string): number {
   return vmas.reduce((total, { accounted, pages }) => total + (accounted ? pages : 0), 0);
 }
 
+/** Pages of a region that a process has page table entries for. */
+export function presentPages(process: ProcessObservation | undefined, name: string): Figure {
+  const counts = regionOf(process, name)?.counts ?? {};
+  return sum(['exclusive', 'shared', 'zero'].map((state) => counts[state] ?? 0));
+}
+
 /** What was found under a name. */
 export function findFigure({ figures }: Pick<Findings, 'figures'>, name: string): Figure {
   return figures.find((figure) => figure.name === name)?.value ?? { unknown: 'it was not measured' };

@@ -3,34 +3,15 @@ import { describe, expect, test } from 'vitest';
 import { advice } from '../../lib/experiments/advice.js';
 import { parseParams } from '../../lib/experiments/define.js';
 import { runExperiment } from '../../lib/experiments/run.js';
-import type { Process } from '../../lib/machine/machine.js';
 import { readHostFacts } from '../../lib/proc/host.js';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
-import { failedBases, isRedWith } from './red.js';
+import { failedBases, isRedWith, withChildren, withRoot } from './red.js';
 
 const PAGES = 300;
-type Context = Parameters<typeof advice.run>[0];
 
 function run(size = PAGES * 4096, experiment = advice): Promise<ResultDocument> {
   return runExperiment(experiment, parseParams(advice, { size }));
-}
-
-/** The same program, by children that do something else than they are told. */
-function withChildren(change: (child: Process) => void): typeof advice {
-  return {
-    ...advice,
-    run: (context: Context) => {
-      const { root } = context.machine;
-      const fork = root.fork.bind(root);
-      root.fork = async (): Promise<Process> => {
-        const child = await fork();
-        change(child);
-        return child;
-      };
-      return advice.run(context);
-    },
-  };
 }
 
 describe('advice', () => {
@@ -71,7 +52,7 @@ describe('its checks can fail', () => {
   );
 
   test('a child that leaves a page out is found by hand, although the model goes with it', async () => {
-    const lazy = withChildren((child) => {
+    const lazy = withChildren(advice, (child) => {
       const write = child.write.bind(child);
       child.write = (region) => write(region, { from: 1 });
     });
@@ -81,15 +62,10 @@ describe('its checks can fail', () => {
   });
 
   test('advice that was not given is found by hand, although the model goes with it', async () => {
-    const deaf = {
-      ...advice,
-      run: ({ machine, ...rest }: Context) => {
-        const { root } = machine;
-        const read = root.read.bind(root);
-        root.advise = (region) => read(region, { to: 1 });
-        return advice.run({ machine, ...rest });
-      },
-    };
+    const deaf = withRoot(advice, (root) => {
+      const read = root.read.bind(root);
+      root.advise = (region) => read(region, { to: 1 });
+    });
     const result = await run(PAGES * 4096, deaf);
     expect(result.verdict).toBe('fail');
     expect(failedBases(result)).toEqual(['anchor']);

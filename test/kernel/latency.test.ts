@@ -3,16 +3,14 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { parseParams } from '../../lib/experiments/define.js';
 import { latency } from '../../lib/experiments/latency.js';
 import { runExperiment } from '../../lib/experiments/run.js';
-import type { Machine } from '../../lib/machine/machine.js';
 import { readHostFacts } from '../../lib/proc/host.js';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
-import { failedBases, isRedWith } from './red.js';
+import { failedBases, isRedWith, withRoot } from './red.js';
 
 /** More than one table of page table entries, and no whole number of them. */
 const PAGES = 1300;
 const SMALL = { size: PAGES * 4096, rounds: 3 };
-type Context = Parameters<typeof latency.run>[0];
 
 function run(given: Record<string, unknown> = {}, experiment = latency): Promise<ResultDocument> {
   return runExperiment(experiment, parseParams(latency, { ...SMALL, ...given }));
@@ -66,24 +64,12 @@ describe('its checks can fail', () => {
     expect(await isRedWith('fork-copies-all', await run())).toBe(true);
   });
 
-  /** The experiment on a machine whose root maps otherwise. */
-  function withMap(change: (spec: Parameters<Machine['root']['map']>[0]) => Parameters<Machine['root']['map']>[0]) {
-    return {
-      ...latency,
-      run: (context: Context) => {
-        const { root } = context.machine;
-        const map = root.map.bind(root);
-        root.map = (spec) => map(change(spec));
-        return latency.run(context);
-      },
-    };
-  }
-
   test('memory that is not kept from the child is found by hand, although the model goes with it', async () => {
-    const result = await run(
-      {},
-      withMap((spec) => ({ ...spec, onFork: 'copy' })),
-    );
+    const everything = withRoot(latency, (root) => {
+      const map = root.map.bind(root);
+      root.map = (spec) => map({ ...spec, onFork: 'copy' });
+    });
+    const result = await run({}, everything);
     expect(result.verdict).toBe('fail');
     expect(failedBases(result)).toEqual(['anchor']);
   });

@@ -7,11 +7,10 @@ import { snapshot } from '../../lib/experiments/snapshot.js';
 import { readHostFacts } from '../../lib/proc/host.js';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
-import { failedBases, isRedWith } from './red.js';
+import { failedBases, isRedWith, withRoot } from './red.js';
 
 const PAGES = 301;
 const SMALL = { size: PAGES * 4096, rounds: 3 };
-type Context = Parameters<typeof snapshot.run>[0];
 
 function run(given: Record<string, unknown> = {}, experiment = snapshot): Promise<ResultDocument> {
   return runExperiment(experiment, parseParams(snapshot, { ...SMALL, ...given }));
@@ -75,20 +74,15 @@ describe('its checks can fail', () => {
   );
 
   test('a parent that leaves a page out is found by hand, although the model goes with it', async () => {
-    const lazy = {
-      ...snapshot,
-      run: (context: Context) => {
-        const { root } = context.machine;
-        const write = root.write.bind(root);
-        let left = false;
-        root.write = (region, choice) => {
-          if (left || choice === undefined) return write(region, choice);
-          left = true;
-          return write(region, { ...choice, from: 1 });
-        };
-        return snapshot.run(context);
-      },
-    };
+    const lazy = withRoot(snapshot, (root) => {
+      let left = false;
+      const write = root.write.bind(root);
+      root.write = (region, choice) => {
+        if (left || choice === undefined) return write(region, choice);
+        left = true;
+        return write(region, { ...choice, from: 1 });
+      };
+    });
     const result = await run({}, lazy);
     expect(result.verdict).toBe('fail');
     expect(failedBases(result)).toEqual(['anchor']);

@@ -3,15 +3,13 @@ import { describe, expect, test } from 'vitest';
 import { parseParams } from '../../lib/experiments/define.js';
 import { runExperiment } from '../../lib/experiments/run.js';
 import { tree } from '../../lib/experiments/tree.js';
-import type { Process } from '../../lib/machine/machine.js';
 import { readHostFacts } from '../../lib/proc/host.js';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
-import { failedBases, isRedWith } from './red.js';
+import { failedBases, isRedWith, withChildren } from './red.js';
 
 const PAGES = 300;
 const SMALL = { size: PAGES * 4096, descendants: 3 };
-type Context = Parameters<typeof tree.run>[0];
 
 function run(given: Record<string, unknown> = {}, experiment = tree): Promise<ResultDocument> {
   return runExperiment(experiment, parseParams(tree, { ...SMALL, ...given }));
@@ -62,20 +60,10 @@ describe('its checks can fail', () => {
   );
 
   test('a writer that leaves a page out is found by hand, although the model goes with it', async () => {
-    const lazy = {
-      ...tree,
-      run: (context: Context) => {
-        const { machine } = context;
-        const fork = machine.root.fork.bind(machine.root);
-        machine.root.fork = async (): Promise<Process> => {
-          const child = await fork();
-          const write = child.write.bind(child);
-          child.write = (region) => write(region, { from: 1 });
-          return child;
-        };
-        return tree.run(context);
-      },
-    };
+    const lazy = withChildren(tree, (child) => {
+      const write = child.write.bind(child);
+      child.write = (region) => write(region, { from: 1 });
+    });
     const result = await run({}, lazy);
     expect(result.verdict).toBe('fail');
     expect(failedBases(result)).toEqual(['anchor']);
