@@ -60,7 +60,7 @@ interface Known {
   /** Changes with execve: then nothing is inherited any more. */
   image: string;
   faultsAtFirst: number;
-  /** At the time of `parts`. */
+  /** Right before `parts` was read. */
   faults: number;
   parts: SharedPart[];
   copiedKb: number;
@@ -174,7 +174,6 @@ export class TreeWatch {
 
   #look(process: TreeProcess, born: boolean, left: boolean): WatchedMemory {
     const { pid } = process;
-    // The faults first: what is copied between the two reads is counted the next time, or it would be lost.
     const readBefore = this.#readMs;
     const known = this.#update(process, readStat(pid), born, left);
     const { fieldsKb } = parseSmapsRollup(this.#readMemory(pid, 'smaps_rollup'));
@@ -205,12 +204,14 @@ export class TreeWatch {
     const vmas = parseSmaps(this.#readMemory(process.pid, 'smaps'));
     // It has just ended, and has no mappings any more.
     if (vmas.length === 0) return known;
+    // What is copied while the mappings are read may be in them or not: its faults count before them and after.
+    const mostKb = (readStat(process.pid).minflt - known.faults) * this.#pageKb;
     const parts = sharedParts(vmas);
     const lost = lostSharing(known.parts, parts);
     const lostKb = lost.reduce((all, one) => all + one.lostKb, 0);
-    known.copiedKb += known.sharedAnew ? faultsKb : Math.min(lostKb, faultsKb);
-    for (const one of faultsKb > 0 ? lost : []) {
-      this.#record(known, { ...one, lostKb: Math.min(one.lostKb, faultsKb) });
+    known.copiedKb += known.sharedAnew ? mostKb : Math.min(lostKb, mostKb);
+    for (const one of mostKb > 0 ? lost : []) {
+      this.#record(known, { ...one, lostKb: Math.min(one.lostKb, mostKb) });
     }
     Object.assign(known, { parts, faults: stat.minflt, sharedAnew: false });
     return known;
@@ -231,7 +232,7 @@ export class TreeWatch {
       faultsAtFirst: before?.faultsAtFirst ?? (wasForked ? 0 : stat.minflt),
       faults: stat.minflt,
       parts: sharedParts(vmas),
-      copiedKb: wasForked ? Math.min(ownKb, stat.minflt * this.#pageKb) : (before?.copiedKb ?? 0),
+      copiedKb: wasForked ? Math.min(ownKb, readStat(process.pid).minflt * this.#pageKb) : (before?.copiedKb ?? 0),
       broken: before?.broken ?? [],
       childFaults: stat.cminflt,
       sharedAnew: false,

@@ -67,6 +67,25 @@ describe('a watched tree', () => {
     expect(max).toBeLessThan(2 * 1024);
   });
 
+  test('what is copied while the mappings are being read is within the bound', async () => {
+    const pages = 128 * MIB_PAGES;
+    const { parent, region } = await parentWith(pages);
+    const child = await parent.fork();
+    opened.push(child);
+    const watch = new TreeWatch(parent.pid);
+    const before = bounds(of(child, watch.sample()).copiedKb).max;
+    const state = { written: false };
+    const writing = child.write(region).finally(() => {
+      state.written = true;
+    });
+    while (!state.written) {
+      watch.sample();
+      await new Promise(setImmediate);
+    }
+    expect((await writing).minorFaults).toBe(pages);
+    expect(bounds(of(child, watch.sample()).copiedKb).max - before).toBeGreaterThanOrEqual(pages * 4);
+  });
+
   test('a child that only reads has copied nothing, and one whose sibling ends neither', async () => {
     const { parent, region } = await parentWith(MIB_PAGES);
     const watch = new TreeWatch(parent.pid);
