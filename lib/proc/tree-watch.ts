@@ -123,7 +123,7 @@ export class TreeWatch {
     const tree = this.#readTree();
     const left = this.#forget(tree);
     const unreadable: number[] = [];
-    const born = tree.filter(({ pid }) => !this.#known.has(pid)).length > 0;
+    const born = tree.some(({ pid }) => !this.#known.has(pid));
     const processes = tree.flatMap((process): WatchedMemory[] => {
       const seen = readable(() => this.#look(process, born, left));
       if (seen === 'unreadable') unreadable.push(process.pid);
