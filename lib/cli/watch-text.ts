@@ -139,8 +139,15 @@ function lostKb(broken: readonly BrokenSharing[]): number {
   return broken.reduce((all, one) => all + one.lostKb, 0);
 }
 
-function brokenText(broken: readonly BrokenSharing[]): string | undefined {
-  if (broken.length === 0) return 'No sharing was broken: nothing that a fork had shared was copied.';
+/** @param copiedKb What all have copied, at most. */
+function brokenText(broken: readonly BrokenSharing[], copiedKb: number): string | undefined {
+  if (broken.length === 0) {
+    if (copiedKb === 0) return 'No sharing was broken: nothing that a fork had shared was copied.';
+    const unseen =
+      'No sharing was seen to break between two samples. What was copied before a process was seen first, or about the ' +
+      'time of a fork, is in "copied" alone: of which mappings it was is not known.';
+    return wrap(unseen, '', '  ');
+  }
   const groups = byKind(broken);
   const rows = groups.slice(0, TOP).flatMap((group) => {
     const [one] = group;
@@ -214,7 +221,10 @@ export function summaryText(what: string, history: WatchHistory, options: TextOp
     wrap(sums, '', '  '),
     `Largest Pss and USS of each, and the last of the rest\n${processTable(all)}`,
     plot(samples),
-    brokenText(broken),
+    brokenText(
+      broken,
+      all.reduce((sum, one) => sum + bounds(one.copiedKb).max, 0),
+    ),
     ...[remedy(broken, samples.at(-1)?.copiedKb ?? 0), costText(history)].map((text) => text && wrap(text, '', '  ')),
   ];
   return `${blocks.filter(Boolean).join('\n\n')}\n`;
