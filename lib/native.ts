@@ -61,6 +61,7 @@ export interface NativeAddon {
     shared: boolean,
     noreserve: boolean,
     populate: boolean,
+    hugePages: boolean,
     fd: number,
     offsetPages: number,
   ) => NativeMapping;

@@ -149,17 +149,19 @@ export class ForkedProcess {
   }
 
   /**
-   * mmap(2) in the process. The region is one VMA with PROT_NONE guards around it, in pages of the base size.
-   * @throws SystemError ENOMEM and the like, from mmap.
+   * mmap(2) in the process. The region is one VMA with PROT_NONE guards around it, in pages of the base size unless
+   * huge ones are asked for.
+   * @throws SystemError ENOMEM and the like, from mmap; FeatureUnavailableError for huge pages where there are none.
    */
   async map(spec: RawMapSpec): Promise<ForkedRegion> {
-    const { pages, sharing, protection, populate, noreserve, object, offset } = requireMapSpec(spec);
+    const { pages, sharing, protection, populate, noreserve, hugePages, object, offset } = requireMapSpec(spec);
     if (populate) requireMemory(Number(bytes(pages)));
     let flags = 0n;
     if (sharing === 'shared') flags |= MapFlag.shared;
     if (populate) flags |= MapFlag.populate;
     if (noreserve) flags |= MapFlag.noreserve;
     if (object) flags |= MapFlag.object;
+    if (hugePages) flags |= MapFlag.hugePages;
     const reply = await this.#command(
       {
         op: Op.map,

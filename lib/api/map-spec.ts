@@ -2,6 +2,7 @@
 import { native } from '../native.js';
 import { requireMapFlags, requireObject, requirePages } from '../schema/arguments.js';
 import type { Protection, Sharing } from '../schema/step.js';
+import { requireHugePages } from '../proc/huge-pages.js';
 import { FileObject } from './file-object.js';
 
 export interface RawMapSpec {
@@ -16,6 +17,11 @@ export interface RawMapSpec {
   populate?: boolean;
   /** MAP_NORESERVE. Default false. */
   noreserve?: boolean;
+  /**
+   * Transparent huge pages (MADV_HUGEPAGE) for all whole 2 MiB of the region that the kernel can give one, and base
+   * pages (MADV_NOHUGEPAGE) otherwise. Only for private anonymous memory. Default false.
+   */
+  hugePages?: boolean;
   /** A memfd or file to map; anonymous memory without it. */
   object?: FileObject;
   /** First page of the object. Default 0. */
@@ -24,7 +30,7 @@ export interface RawMapSpec {
 
 export type FullMapSpec = Required<Omit<RawMapSpec, 'length' | 'object'>> & { object: FileObject | undefined };
 
-/** @throws TypeError, RangeError that name the field. */
+/** @throws TypeError, RangeError that name the field; FeatureUnavailableError for huge pages that are not to be had. */
 export function requireMapSpec(spec: RawMapSpec): FullMapSpec {
   requireObject('spec', spec);
   const { object } = spec;
@@ -32,5 +38,6 @@ export function requireMapSpec(spec: RawMapSpec): FullMapSpec {
     throw new TypeError('object must be what createMemfd() or createTemporaryFile() returned');
   }
   const flags = requireMapFlags(spec, object !== undefined);
+  if (flags.hugePages) requireHugePages();
   return { pages: requirePages('length', spec.length, spec.pages, native().pageSizeBytes), ...flags, object };
 }

@@ -52,6 +52,11 @@ export class CgroupProgress {
     this.#members.add(name);
   }
 
+  /** A huge page stays charged as long as one page of it is mapped, which the model does not follow. @throws TypeError */
+  requireOutside(name: string): void {
+    if (this.#members.has(name)) throw new TypeError('hugePages are not for processes in the cgroup of the machine');
+  }
+
   /** A child is born in the cgroup of its parent. */
   forked(parent: string, child: string): void {
     if (this.#members.has(parent)) this.#members.add(child);

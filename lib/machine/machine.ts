@@ -55,6 +55,11 @@ export interface MapSpec {
   populate?: boolean;
   /** MAP_NORESERVE. Default false. */
   noreserve?: boolean;
+  /**
+   * Transparent huge pages (MADV_HUGEPAGE): every whole 2 MiB, counted from the region's start, that is touched first as a
+   * whole. Only for private anonymous memory, and not in the cgroup of limitCgroup(). Default false: base pages.
+   */
+  hugePages?: boolean;
   /** What a fork does with the region (MADV_DONTFORK, MADV_WIPEONFORK). Default 'copy'. */
   onFork?: 'copy' | 'dontfork' | 'wipeonfork';
 }

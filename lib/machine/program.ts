@@ -101,6 +101,7 @@ class ProgramProcess implements Process {
     return this.machine.inTurn(async () => {
       this.#requireLiving();
       const { onFork, ...full } = requireMapSpec(spec, this.machine);
+      if (full.hugePages) this.machine.cgroup.requireOutside(this.name);
       const name = this.machine.nextName('r');
       await this.machine.performNow({ op: 'map', process: this.name, region: name, ...full });
       const region = this.machine.addRegion(new ProgramRegion(name));
@@ -428,9 +429,12 @@ function requireMapSpec(spec: MapSpec, machine: ProgramMachine) {
   if (backing !== 'anonymous' && (!(backing instanceof ProgramObject) || backing.machine !== machine)) {
     throw new TypeError("backing must be 'anonymous' or an object of this machine");
   }
+  const { hugePages, ...flags } = requireMapFlags(spec, backing !== 'anonymous');
   return {
     pages,
-    ...requireMapFlags(spec, backing !== 'anonymous'),
+    ...flags,
+    // So that a trace of base pages is as it was before there were others.
+    ...(hugePages ? { hugePages } : {}),
     backing: backing === 'anonymous' ? backing : backing.name,
     onFork: requireOneOf('onFork', or(spec.onFork, 'copy'), ['copy', 'dontfork', 'wipeonfork']),
   };

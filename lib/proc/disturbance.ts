@@ -9,6 +9,13 @@ const DISTURBING: Record<string, string> = {
   oom_kill: 'the OOM killer ended a process',
 };
 
+/** Counters whose growth means that transparent huge pages may be others than those that faults have made. */
+const DISTURBING_HUGE_PAGES: Record<string, string> = {
+  thp_fault_fallback: 'a huge page was not to be had',
+  thp_collapse_alloc: 'khugepaged made base pages a huge page',
+  thp_split_page: 'a huge page was taken apart',
+};
+
 /** File pages that were read again after they had been reclaimed [mm/workingset.c: workingset_refault]; before 5.9 one for all. */
 const REFAULTS = ['workingset_refault_file', 'workingset_refault'];
 
@@ -21,16 +28,19 @@ export interface OwnActivity {
    * pages were reclaimed. That others' file pages are read again, which they always are, disturbs nobody.
    */
   majorFaults?: number;
+  /** Some of our regions have huge pages. */
+  hasHugePages?: boolean;
 }
 
 /** What happened between two readings, a phrase each; nothing for a quiet machine. */
 export function disturbances(
   before: Vmstat,
   after: Vmstat,
-  { meant = {}, majorFaults = 0 }: OwnActivity = {},
+  { meant = {}, majorFaults = 0, hasHugePages = false }: OwnActivity = {},
 ): string[] {
   const growth = (counter: string): number => (after[counter] ?? 0) - (before[counter] ?? 0) - (meant[counter] ?? 0);
-  const found = Object.entries(DISTURBING).flatMap(([counter, phrase]) =>
+  const disturbing = hasHugePages ? { ...DISTURBING, ...DISTURBING_HUGE_PAGES } : DISTURBING;
+  const found = Object.entries(disturbing).flatMap(([counter, phrase]) =>
     growth(counter) > 0 ? [`${phrase} (${counter} +${String(growth(counter))})`] : [],
   );
   if (majorFaults > 0 && REFAULTS.some((counter) => growth(counter) > 0)) {

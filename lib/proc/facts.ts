@@ -8,7 +8,14 @@ import { PROC_ROOT, SYS_ROOT, readIfThere, readNumberIfThere } from './read.js';
 import { isChargedAtFork, readSmaps, vmaPages } from './smaps.js';
 import { readStatm } from './stat.js';
 import { readSysctls } from './sysctl.js';
-import { parseCpuList, parseKernelRelease, readHugetlb, readKernelRelease, readThpSettings } from './system.js';
+import {
+  parseCpuList,
+  parseKernelRelease,
+  readHugetlb,
+  readKernelOption,
+  readKernelRelease,
+  readThpSettings,
+} from './system.js';
 import { readVmstat } from './vmstat.js';
 
 /**
@@ -75,6 +82,10 @@ function commitLimit(input: HostFactsInput, shownPages: number, memShownPages: n
   });
 }
 
+function ifKnown<Name extends string>(name: Name, value: boolean | undefined): Partial<Record<Name, boolean>> {
+  return value === undefined ? {} : ({ [name]: value } as Record<Name, boolean>);
+}
+
 /**
  * Collects the facts of this host, before the first step of a program.
  * What a kernel has not got reads as it behaves without it (THP 'never').
@@ -107,6 +118,8 @@ export function collectHostFacts(input: HostFactsInput): HostFacts {
     faultAroundPages: Math.max(1, Math.floor(faultAroundBytes / pageSizeBytes)),
     pagesPerTable: pageSizeBytes / TABLE_ENTRY_BYTES,
     forbidsZeroPage: input.forbidsZeroPage ?? false,
+    ...ifKnown('hugeZeroPage', thp.usesZeroPage),
+    ...ifKnown('reclaimsTables', readKernelOption('CONFIG_PT_RECLAIM', procRoot)),
     thpEnabled: thp.enabled ?? 'never',
     shmemThpEnabled: thp.shmemEnabled ?? 'never',
     rootAccountedVmas: readSmaps(input.rootPid, procRoot)

@@ -26,6 +26,8 @@ export interface ThpSettings {
   defrag: string | undefined;
   shmemEnabled: string | undefined;
   pmdSizeBytes: number | undefined;
+  /** Whether a read of an untouched huge page maps the huge zero page (use_zero_page). */
+  usesZeroPage: boolean | undefined;
   /** Multi-size THP (6.8): the `enabled` of each size, by the size in kB. */
   sizes: Record<string, string>;
 }
@@ -37,6 +39,10 @@ function entries(path: string): string[] {
   } catch {
     return [];
   }
+}
+
+function asBoolean(number: number | undefined): boolean | undefined {
+  return number === undefined ? undefined : number !== 0;
 }
 
 export function readThpSettings(sysRoot: string = SYS_ROOT): ThpSettings {
@@ -52,6 +58,7 @@ export function readThpSettings(sysRoot: string = SYS_ROOT): ThpSettings {
     defrag: readChoice(join(root, 'defrag')),
     shmemEnabled: readChoice(join(root, 'shmem_enabled')),
     pmdSizeBytes: readNumberIfThere(join(root, 'hpage_pmd_size')),
+    usesZeroPage: asBoolean(readNumberIfThere(join(root, 'use_zero_page'))),
     sizes,
   };
 }

@@ -65,6 +65,7 @@ export interface MapFlags {
   protection?: Protection;
   populate?: boolean;
   noreserve?: boolean;
+  hugePages?: boolean;
   offset?: number;
 }
 
@@ -72,8 +73,14 @@ export interface MapFlags {
 export function requireMapFlags(spec: MapFlags, ofObject: boolean): Required<MapFlags> {
   const offset = requireInteger('offset', or(spec.offset, 0), 0, MAX_REGION_PAGES);
   if (offset !== 0 && !ofObject) throw new RangeError('offset is for an object; anonymous memory has none');
+  const sharing = requireOneOf('sharing', or(spec.sharing, 'private'), ['private', 'shared']);
+  const hugePages = requireBoolean('hugePages', or(spec.hugePages, false));
+  if (hugePages && (ofObject || sharing === 'shared')) {
+    throw new RangeError('hugePages are for private anonymous memory');
+  }
   return {
-    sharing: requireOneOf('sharing', or(spec.sharing, 'private'), ['private', 'shared']),
+    sharing,
+    hugePages,
     protection: requireOneOf('protection', or(spec.protection, 'rw'), ['none', 'r', 'rw']),
     populate: requireBoolean('populate', or(spec.populate, false)),
     noreserve: requireBoolean('noreserve', or(spec.noreserve, false)),

@@ -32,6 +32,10 @@ export const HostFactsSchema = Type.Object({
    * do_anonymous_page, mm_forbids_zeropage]. Absent: no.
    */
   forbidsZeroPage: Type.Optional(Type.Boolean()),
+  /** A read of an untouched huge page maps the huge zero page (use_zero_page of THP). Absent: yes. */
+  hugeZeroPage: Type.Optional(Type.Boolean()),
+  /** madvise(MADV_DONTNEED) frees a page table that it empties (CONFIG_PT_RECLAIM). Absent: by the kernel's version. */
+  reclaimsTables: Type.Optional(Type.Boolean()),
   thpEnabled: Type.String(),
   shmemThpEnabled: Type.String(),
   /** Lengths of the accounted, forkable VMAs of the root before it maps anything, in address order. */

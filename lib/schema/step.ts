@@ -57,6 +57,8 @@ export const StepSchema = Type.Union([
     protection: ProtectionSchema,
     populate: Type.Boolean(),
     noreserve: Type.Boolean(),
+    /** MADV_HUGEPAGE. Absent: no, and MADV_NOHUGEPAGE. */
+    hugePages: Type.Optional(Type.Boolean()),
   }),
   Type.Object({ op: Type.Literal('write'), ...onRegion, selection: SelectionSchema }),
   Type.Object({ op: Type.Literal('read'), ...onRegion, selection: SelectionSchema }),

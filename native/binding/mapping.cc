@@ -107,7 +107,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
                        });
   }
 
-  // new Mapping(pages, sharing is shared, noreserve, populate, fd | -1, offset in pages)
+  // new Mapping(pages, sharing is shared, noreserve, populate, huge pages, fd | -1, offset in pages)
   explicit Mapping(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Mapping>(info) {
     const Napi::Env env = info.Env();
     RegionSpec spec{};
@@ -118,9 +118,10 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
     spec.shared = boolean_argument(info, 1, "shared must be a boolean");
     spec.noreserve = boolean_argument(info, 2, "noreserve must be a boolean");
     spec.populate = boolean_argument(info, 3, "populate must be a boolean");
-    spec.fd = fd_argument(info, 4, -1, "fd must be a descriptor or -1");
+    spec.huge_pages = boolean_argument(info, 4, "hugePages must be a boolean");
+    spec.fd = fd_argument(info, 5, -1, "fd must be a descriptor or -1");
     spec.offset =
-        integer_argument(info, 5, 0, 1ULL << 40, "offset must be a whole number of pages") *
+        integer_argument(info, 6, 0, 1ULL << 40, "offset must be a whole number of pages") *
         page_size();
     if (spec.fd >= 0) require_safe_object(env, spec);
     growable_ = !spec.shared && spec.fd < 0;

@@ -37,6 +37,7 @@ enum MapFlag : uint64_t {
   kMapNoreserve = 2,
   kMapPopulate = 4,
   kMapObject = 8,  // the object's descriptor comes with the command
+  kMapHugePages = 16,
 };
 
 enum ForkFlag : uint64_t {

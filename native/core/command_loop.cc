@@ -130,6 +130,7 @@ void do_map(const Command& command, int fd, Reply* reply) {
   spec.shared = (command.flags & kMapShared) != 0;
   spec.noreserve = (command.flags & kMapNoreserve) != 0;
   spec.populate = (command.flags & kMapPopulate) != 0;
+  spec.huge_pages = (command.flags & kMapHugePages) != 0;
   spec.fd = fd;
   spec.offset = command.offset;
   const Result<char*> base = map_region(spec);

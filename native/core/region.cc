@@ -42,6 +42,13 @@ Result<char*> reserve(uint64_t length) {
   return base;
 }
 
+// What MAP_POPULATE does: writes where it may and a copy would be its own, else reads; errors are
+// not reported [mm/gup.c: populate_vma_page_range].
+void populate_as_mmap(char* base, const RegionSpec& spec) {
+  const bool writes = (spec.protection & PROT_WRITE) != 0 && !spec.shared;
+  madvise(base, spec.length, writes ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+}
+
 }  // namespace
 
 Result<char*> map_region(const RegionSpec& spec) {
@@ -51,21 +58,31 @@ Result<char*> map_region(const RegionSpec& spec) {
   int flags = (spec.shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED;
   if (spec.fd < 0) flags |= MAP_ANONYMOUS;
   if (spec.noreserve) flags |= MAP_NORESERVE;
-  if (spec.populate) flags |= MAP_POPULATE;
-  // MAP_POPULATE comes before MADV_NOHUGEPAGE can: keep this mapping at 4K with the process-wide
-  // switch.
-  const bool was_disabled = spec.populate && prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0;
-  if (spec.populate && !was_disabled) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  // MAP_POPULATE comes before madvise can. Base pages are kept by the process-wide switch; huge ones
+  // are populated afterwards.
+  const bool populate_base = spec.populate && !spec.huge_pages;
+  if (populate_base) flags |= MAP_POPULATE;
+  const bool was_disabled = populate_base && prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0;
+  if (populate_base && !was_disabled) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   void* mapped =
       mmap(base, spec.length, spec.protection, flags, spec.fd, static_cast<off_t>(spec.offset));
   const Failure failure = last_failure("mmap");
-  if (spec.populate && !was_disabled) prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+  if (populate_base && !was_disabled) prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
   if (mapped == MAP_FAILED) {
     unmap_region(base, spec.length);
     return failure;
   }
-  // EINVAL means a kernel without huge pages, which is as good.
-  madvise(base, spec.length, MADV_NOHUGEPAGE);
+  if (!spec.huge_pages) {
+    // EINVAL means a kernel without huge pages, which is as good.
+    madvise(base, spec.length, MADV_NOHUGEPAGE);
+    return base;
+  }
+  if (madvise(base, spec.length, MADV_HUGEPAGE) != 0) {
+    const Failure refused = last_failure("madvise");
+    unmap_region(base, spec.length);
+    return refused;
+  }
+  if (spec.populate) populate_as_mmap(base, spec);
   return base;
 }
 

@@ -1,6 +1,6 @@
-// Mapping memory so that a region is one VMA of its own: PROT_NONE guards on both sides, 4K pages,
-// and a start aligned to a page table, so that fault-around does not depend on where the kernel put
-// it. Every function is async-signal-safe.
+// Mapping memory so that a region is one VMA of its own: PROT_NONE guards on both sides, base pages
+// unless huge ones are asked for, and a start aligned to a page table, so that neither fault-around
+// nor huge pages depend on where the kernel put it. Every function is async-signal-safe.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +16,7 @@ struct RegionSpec {
   bool shared;
   bool noreserve;
   bool populate;
+  bool huge_pages;  // MADV_HUGEPAGE, where others have MADV_NOHUGEPAGE
   int fd;           // -1 for anonymous memory
   uint64_t offset;  // bytes
 };

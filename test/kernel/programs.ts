@@ -33,6 +33,9 @@ const MAX_OBJECTS = 3;
 
 /** Lengths around what matters: the fault-around window (16) and the page table (512). */
 const LENGTHS = [1, 2, 15, 16, 17, 33, 40, 100, 511, 513, 600];
+const HUGE = 512;
+/** Whole huge pages, and some that are not whole. */
+const HUGE_LENGTHS = [511, 512, 513, 700, 1024, 1100, 1536];
 const ADVICE: Advice[] = [
   'dontfork',
   'dofork',
@@ -62,6 +65,11 @@ function pick<T>(items: readonly T[], draw: number): T | undefined {
 function range(pages: number, a: number, b: number, c: number): PageRange {
   // A third of the ranges are the whole region.
   if (a % 3 === 0) return {};
+  // Some are whole huge pages.
+  if (pages >= HUGE && a % 3 === 1 && a % 2 === 0) {
+    const first = HUGE * (b % Math.floor(pages / HUGE));
+    return { first, pages: HUGE };
+  }
   const first = b % pages;
   return { first, pages: 1 + (c % (pages - first)) };
 }
@@ -82,7 +90,11 @@ class Interpreter {
   #regions = 0;
   readonly #objects: MemoryObject[] = [];
 
-  constructor(readonly machine: Machine) {}
+  constructor(
+    readonly machine: Machine,
+    /** Private anonymous regions have huge pages. */
+    readonly hugePages: boolean,
+  ) {}
 
   async run(steps: readonly AbstractStep[]): Promise<void> {
     let observations = 0;
@@ -158,11 +170,12 @@ class Interpreter {
   async #map(process: Process, draw: readonly number[]): Promise<void> {
     if (this.#regions >= MAX_REGIONS) return;
     const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = draw;
-    const pages = pick(LENGTHS, a) ?? 1;
-    const backing = b % 3 === 0 ? await this.#object(c, pages) : ('anonymous' as const);
+    const pages = pick(this.hugePages ? HUGE_LENGTHS : LENGTHS, a) ?? 1;
+    const backing = b % 3 === 0 && !this.hugePages ? await this.#object(c, pages) : ('anonymous' as const);
     await process.map({
       pages,
-      sharing: d % 2 === 0 ? 'private' : 'shared',
+      sharing: d % 2 === 0 || this.hugePages ? 'private' : 'shared',
+      hugePages: this.hugePages,
       backing,
       offset: backing === 'anonymous' ? 0 : c % 20,
       protection: pick(PROTECTIONS, e) ?? 'rw',
@@ -188,6 +201,6 @@ function trio([, b = 0, c = 0]: readonly number[]): [number, number] {
   return [b, c];
 }
 
-export async function runProgram(machine: Machine, steps: readonly AbstractStep[]): Promise<void> {
-  await new Interpreter(machine).run(steps);
+export async function runProgram(machine: Machine, steps: readonly AbstractStep[], hugePages = false): Promise<void> {
+  await new Interpreter(machine, hugePages).run(steps);
 }

@@ -21,10 +21,11 @@ export interface Comparison {
 
 export async function runOnKernel(
   steps: readonly AbstractStep[],
+  hugePages = false,
 ): Promise<Pick<Comparison, 'trace' | 'facts' | 'disturbed'>> {
   const machine = await openMachine();
   try {
-    await runProgram(machine, steps);
+    await runProgram(machine, steps, hugePages);
     return { trace: machine.trace, facts: machine.facts, disturbed: machine.disturbances() };
   } finally {
     await machine.close();
@@ -37,8 +38,8 @@ export async function mismatchesOf({ trace, facts }: Pick<Comparison, 'trace' | 
   return checks.filter(({ pass }) => pass === false);
 }
 
-export async function compareWithModel(steps: readonly AbstractStep[]): Promise<Comparison> {
-  const run = await runOnKernel(steps);
+export async function compareWithModel(steps: readonly AbstractStep[], hugePages = false): Promise<Comparison> {
+  const run = await runOnKernel(steps, hugePages);
   const checks = compareTraces(await replayOnModel(run.trace, run.facts), run.trace);
   let pages = 0;
   for (const { outcome } of run.trace) {

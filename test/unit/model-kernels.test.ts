@@ -33,7 +33,7 @@ describe.each(VERSIONS)('the model of Linux %i.%i', (...version) => {
 
 it('each rule begins with the version that brought it', () => {
   const begins = (rule: keyof ReturnType<typeof kernelRules>) =>
-    VERSIONS.find((kernelVersion) => kernelRules({ kernelVersion })[rule]);
+    VERSIONS.find((kernelVersion) => kernelRules({ ...testFacts, kernelVersion })[rule]);
   expect(begins('unchargesUnwritten')).toEqual([6, 7]);
   expect(begins('mergesWithUnwrittenNeighbour')).toEqual([6, 16]);
 });

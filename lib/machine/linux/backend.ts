@@ -10,6 +10,7 @@ import type { SystemChanges } from '../../api/system-changes.js';
 import { readCommit, readHostFacts } from '../../proc/host.js';
 import { commitFigures, readMeminfo } from '../../proc/meminfo.js';
 import { isChargedAtFork, readSmaps, vmaPages } from '../../proc/smaps.js';
+import { requireExactHugePages } from '../../proc/huge-pages.js';
 import { readStatm } from '../../proc/stat.js';
 import type { HostFacts } from '../../schema/facts.js';
 import type { CommitReading, Outcome, Step, StepOf } from '../../schema/step.js';
@@ -32,6 +33,7 @@ export class LinuxBackend implements Backend {
   /** The facts as they are now: the program may have set vm.overcommit_memory. */
   #factsNow: HostFacts;
   #majorFaults = 0;
+  #hasHugePages = false;
 
   private constructor(root: ForkedProcess, facts: HostFacts, changes?: SystemChanges, cgroup?: LimitedCgroup) {
     this.#processes.set('root', { process: root, regions: new Map() });
@@ -93,6 +95,11 @@ export class LinuxBackend implements Backend {
   /** Of all processes, in the accesses so far. */
   get majorFaults(): number {
     return this.#majorFaults;
+  }
+
+  /** Whether any region was mapped with huge pages. */
+  get hasHugePages(): boolean {
+    return this.#hasHugePages;
   }
 
   async close(): Promise<void> {
@@ -185,8 +192,10 @@ export class LinuxBackend implements Backend {
 
   async #map(step: StepOf<'map'>): Promise<Outcome> {
     const { process, regions } = this.#tracked(step.process);
-    const { pages, sharing, protection, populate, noreserve, offset } = step;
-    const spec = { pages, sharing, protection, populate, noreserve, offset };
+    const { pages, sharing, protection, populate, noreserve, offset, hugePages = false } = step;
+    if (hugePages) requireExactHugePages();
+    this.#hasHugePages ||= hugePages;
+    const spec = { pages, sharing, protection, populate, noreserve, offset, hugePages };
     const object = step.backing === 'anonymous' ? {} : { object: this.#object(step.backing) };
     regions.set(step.region, await process.map({ ...spec, ...object }));
     return {};

@@ -17,12 +17,12 @@ const COUNTED = ['exclusive', 'shared', 'zero', 'swapped', 'not-present'] as con
 type Counts = Record<(typeof COUNTED)[number], number>;
 
 /** What pagemap tells of one VMA. */
-function readStates(pid: number, placement: Placement, vma: Vma, pageSize: number): StateRuns {
+function readStates(pid: number, placement: Placement, vma: Vma, pageSize: number, checkHuge: boolean): StateRuns {
   const runs: StateRuns = [];
   for (let page = vma.first; page < vma.first + vma.pages;) {
     const pages = Math.min(PAGES_PER_READ, vma.first + vma.pages - page);
     const address = placement.address + BigInt(page) * BigInt(pageSize);
-    appendStateRuns(runs, readPageStates(pid, { address, pages }, { checkHuge: false }));
+    appendStateRuns(runs, readPageStates(pid, { address, pages }, { checkHuge }));
     page += pages;
   }
   return runs;
@@ -36,16 +36,44 @@ function readStates(pid: number, placement: Placement, vma: Vma, pageSize: numbe
  * where all or none of the doubtful ones are it.
  */
 export function settleUnknown(runs: StateRuns, rssPages: number): { states: StateRuns; counts: Counts } {
-  const totals = new Map<PageState, number>();
-  for (const [pages, state] of runs) totals.set(state, (totals.get(state) ?? 0) + pages);
-  const counts = Object.fromEntries(COUNTED.map((state) => [state, totals.get(state) ?? 0])) as Counts;
-  const unknown = totals.get('unknown') ?? 0;
+  const { unknown, ...counts } = countStates(runs);
   if (unknown === 0) return { states: runs, counts };
   const zero = counts.exclusive + counts.shared + counts.zero + unknown - rssPages;
   const settled = zero === 0 ? 'shared' : zero === unknown ? 'zero' : 'unknown';
   const states: StateRuns = [];
   for (const [pages, state] of runs) appendRun(states, pages, state === 'unknown' ? settled : state);
   return { states, counts: { ...counts, shared: counts.shared + unknown - zero, zero: counts.zero + zero } };
+}
+
+function countStates(runs: StateRuns): Counts & { unknown: number } {
+  const counts = { exclusive: 0, shared: 0, zero: 0, swapped: 0, 'not-present': 0, unknown: 0 };
+  for (const [pages, state] of runs) counts[state] += pages;
+  return counts;
+}
+
+/**
+ * The same for a VMA of huge pages. pagemap does not tell which pages of a huge one are shared, and before Linux 6.7 not
+ * which are the huge zero page; smaps tells how many are.
+ */
+export function settleHuge(
+  runs: StateRuns,
+  pages: { rss: number; exclusive: number; shared: number },
+): { states: StateRuns; counts: Counts } {
+  const { unknown, ...counts } = countStates(runs);
+  const zero = counts.exclusive + counts.shared + counts.zero + unknown - pages.rss;
+  if (unknown === 0 && zero === counts.zero) return { states: runs, counts };
+  const states: StateRuns = [];
+  for (const [length, state] of runs) {
+    const doubtful = state === 'unknown' || (state === 'shared' && zero !== counts.zero);
+    appendRun(states, length, doubtful ? alike(pages, zero - counts.zero) : state);
+  }
+  return { states, counts: { ...counts, zero, exclusive: pages.exclusive, shared: pages.shared } };
+}
+
+/** What pages are of which smaps says how many are what: known if they can be one thing only. */
+function alike({ exclusive, shared }: { exclusive: number; shared: number }, zero: number): PageState {
+  const kinds = Object.entries({ exclusive, shared, zero }).filter(([, pages]) => pages > 0);
+  return kinds.length === 1 ? (kinds[0]?.[0] as PageState) : 'unknown';
 }
 
 function describeVma(vma: SmapsVma, start: bigint, pageSize: number): Vma {
@@ -87,8 +115,15 @@ function observeRegion(
     const vma = vmas[index];
     if (!vma) return;
     leaveHole(vma.first);
-    const rssPages = ((smaps.fieldsKb['Rss'] ?? 0) * 1024) / pageSize;
-    const settled = settleUnknown(readStates(pid, placement, vma, pageSize), rssPages);
+    // MADV_HUGEPAGE.
+    const huge = smaps.vmFlags.includes('hg');
+    const runs = readStates(pid, placement, vma, pageSize, huge);
+    const pagesOf = (...fields: string[]): number =>
+      (fields.reduce((kb, field) => kb + (smaps.fieldsKb[field] ?? 0), 0) * 1024) / pageSize;
+    const rss = pagesOf('Rss');
+    const exclusive = pagesOf('Private_Clean', 'Private_Dirty');
+    const shared = pagesOf('Shared_Clean', 'Shared_Dirty');
+    const settled = huge ? settleHuge(runs, { rss, exclusive, shared }) : settleUnknown(runs, rss);
     for (const [pages, state] of settled.states) appendRun(states, pages, state);
     for (const state of COUNTED) counts[state] += settled.counts[state];
     page = vma.first + vma.pages;

@@ -24,8 +24,8 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
   }
 
   disturbances(): string[] {
-    const { oomKills, majorFaults } = this.#linux;
-    return disturbances(this.#before, readVmstat(), { meant: { oom_kill: oomKills }, majorFaults });
+    const { oomKills, majorFaults, hasHugePages } = this.#linux;
+    return disturbances(this.#before, readVmstat(), { meant: { oom_kill: oomKills }, majorFaults, hasHugePages });
   }
 
   pidOf(process: { name: string }): number {

@@ -1,19 +1,18 @@
 /** Reads and writes of memory, by the process itself and by the kernel on its behalf (populate). */
-import type { Figure } from '../../schema/figure.js';
+import { sum, type Figure } from '../../schema/figure.js';
 import { pageOrder, type PageRun, type Selection, selectedRuns } from '../../schema/selection.js';
 import type { Outcome } from '../../schema/step.js';
 import { type Configuration, pteOf } from './configuration.js';
 import { ReadSimulation } from './fault.js';
+import { touchBlocks, type BlockEffect } from './huge.js';
 import type { Effect } from './lineage.js';
 import { backedPages, endProcess, type Mapping, type ModelProcess, toObject, type World } from './process.js';
-import { populatePrivate, populateShared, readMissing, writePrivate, writeShared } from './transitions.js';
+import { populatePrivate, populateShared, readMissing, STALE, writePrivate, writeShared } from './transitions.js';
 import { clipRuns, endOf, overlap, prepareAnonVma, type Vma } from './vma.js';
 
 export type AccessKind = 'read' | 'write';
 
 const WRITEBACK = 'writeback may have cleaned pages of the file, and the write to a cleaned page faults again';
-const STALE =
-  'MADV_POPULATE_WRITE made entries writable without a flush, and a write through an old translation faults once more';
 
 /** What a write does to one page of a private and of a shared mapping. */
 interface WriteRules {
@@ -21,6 +20,7 @@ interface WriteRules {
   onShared: typeof writeShared;
 }
 const BY_PROCESS: WriteRules = { onPrivate: writePrivate, onShared: writeShared };
+const NO_BLOCKS: BlockEffect = { faults: 0, takenOver: 0 };
 const BY_POPULATE: WriteRules = { onPrivate: populatePrivate, onShared: populateShared };
 
 /** Touches the selected pages in their order; the process ends at the first page that it may not touch. */
@@ -77,21 +77,24 @@ function firstFatal(
 function touch(world: World, mapping: Mapping, kind: AccessKind, selection: Selection, rules: WriteRules): Figure {
   if (selection.from >= selection.to) return 0;
   const runs = selectedRuns(selection);
-  if (kind === 'write') return write(world, mapping, runs, rules);
+  // What is left to the rules of single pages then are the blocks that have a page table.
+  const { faults, takenOver } = mapping.blocks ? touchBlocks(world, mapping, kind, runs) : NO_BLOCKS;
+  if (kind === 'write') return sum([faults, write(world, mapping, runs, rules, takenOver)]);
   const effect = mapping.cached ? readInOrder(world, mapping, selection) : readAnonymous(world, mapping, runs);
-  return settle(world, mapping, effect);
+  return faults + settle(world, mapping, effect);
 }
 
-function write(world: World, mapping: Mapping, runs: readonly PageRun[], rules: WriteRules): Figure {
+/** @param faulted How many of the pages have just faulted: of these no old translation is left. */
+function write(world: World, mapping: Mapping, runs: readonly PageRun[], rules: WriteRules, faulted: number): Figure {
   const effect: Effect = { faults: 0, allocated: 0 };
-  if (rules === BY_POPULATE) mapping.lineage.populated = true;
+  if (rules === BY_POPULATE) mapping.lineage.hasStale = true;
   const mayFaultAgain = (page: Configuration): boolean => {
     const pte = pteOf(page, mapping.id);
     return pte?.writable === true && (mapping.writeNotify || (pte.stale === true && rules === BY_PROCESS));
   };
-  let doubtful = 0;
+  let doubtful = rules === BY_PROCESS ? -faulted : 0;
   for (const { vma, selected } of byVma(mapping, runs)) {
-    if (mapping.writeNotify || mapping.lineage.populated) {
+    if (mapping.writeNotify || mapping.lineage.hasStale) {
       doubtful += mapping.lineage.countPages(selected, mayFaultAgain);
     }
     const part = mapping.lineage.apply(selected, (draft) =>

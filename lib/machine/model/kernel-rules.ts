@@ -17,15 +17,31 @@ export interface KernelRules {
    * 9b9143298585 [mm/mprotect.c: mprotect_fixup]; before, what was charged once stayed so.
    */
   readonly unchargesUnwritten: boolean;
+  /**
+   * A write to the huge zero page gets a huge page. Since 6.13 [mm/huge_memory.c:
+   * do_huge_zero_wp_pmd]; before, the mapping was split and one base page written.
+   */
+  readonly replacesHugeZeroPage: boolean;
+  /**
+   * mprotect() makes a huge page writable at once that is the process's own. Since 6.2 [mm/huge_memory.c:
+   * can_change_pmd_writable]; before, the next write faulted.
+   */
+  readonly protectsHugeWritable: boolean;
+  /** madvise(MADV_DONTNEED) frees a page table that it empties. Since 6.14, and an option [mm/pt_reclaim.c]. */
+  readonly reclaimsTables: boolean;
 }
 
 function isSince([major, minor]: HostFacts['kernelVersion'], wantedMajor: number, wantedMinor: number): boolean {
   return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor);
 }
 
-export function kernelRules({ kernelVersion }: Pick<HostFacts, 'kernelVersion'>): KernelRules {
+export function kernelRules(facts: Pick<HostFacts, 'kernelVersion' | 'arch' | 'reclaimsTables'>): KernelRules {
+  const { kernelVersion, arch, reclaimsTables } = facts;
   return {
     mergesWithUnwrittenNeighbour: isSince(kernelVersion, 6, 16),
     unchargesUnwritten: isSince(kernelVersion, 6, 7),
+    replacesHugeZeroPage: isSince(kernelVersion, 6, 13),
+    protectsHugeWritable: isSince(kernelVersion, 6, 2),
+    reclaimsTables: reclaimsTables ?? (isSince(kernelVersion, 6, 14) && arch === 'x64'),
   };
 }

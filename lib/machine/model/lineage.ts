@@ -3,7 +3,7 @@
  * anonymous region, a memfd, a file. Its pages are counted from the object's start, the same for every mapping.
  */
 import type { PageRun } from '../../schema/selection.js';
-import { type Configuration, ConfigurationTable, Draft } from './configuration.js';
+import { type Configuration, ConfigurationTable, Draft, UNTOUCHED } from './configuration.js';
 import { RunList, TransitionTable } from './runs.js';
 
 export type LineageKind = 'private-anonymous' | 'shared-anonymous' | 'memfd' | 'file';
@@ -20,8 +20,8 @@ export class Lineage {
   readonly runs = new RunList();
   /** Mappings that exist. */
   readonly mappings = new Set<number>();
-  /** MADV_POPULATE_WRITE has been here, so that entries may be stale; without it nobody need look for them. */
-  populated = false;
+  /** Some entry may be stale; without it nobody need look for them. */
+  hasStale = false;
   private nextMapping = 0;
 
   /**
@@ -61,6 +61,13 @@ export class Lineage {
       }
     });
     return effect;
+  }
+
+  /** The configuration of one page. */
+  at(page: number): Configuration {
+    let found = UNTOUCHED;
+    this.runs.forEach(page, page + 1, (number) => (found = number));
+    return this.table.get(found);
   }
 
   /** How many pages in the range satisfy the condition. */

@@ -2,6 +2,7 @@
 import type { PageRun } from '../../schema/selection.js';
 import type { Outcome, StepOf } from '../../schema/step.js';
 import { type Admitted, charge, doubtAfterTouching } from './commit.js';
+import { zapBlocks } from './huge.js';
 import { Lineage } from './lineage.js';
 import { populateNewMapping } from './populate.js';
 import { dropMapping, failed, type Mapping, type ModelProcess, unchargeVmas, type World, zapRange } from './process.js';
@@ -48,6 +49,7 @@ export function map(world: World, process: ModelProcess, step: StepOf<'map'>, re
         anonVma: undefined,
       },
     ],
+    blocks: step.hugePages === true ? new Map() : undefined,
   };
   process.mappings.set(step.region, mapping);
   if (!step.populate) return { ...admitted };
@@ -95,6 +97,7 @@ export function grow(
 /** munmap() of a part or the whole; a part leaves a hole. */
 export function unmap(world: World, process: ModelProcess, mapping: Mapping, range: PageRun): Outcome {
   zapRange(mapping, range);
+  zapBlocks(world, mapping, range);
   unchargeVmas(world, removeRange(mapping.vmas, range));
   if (mapping.vmas.length === 0) dropMapping(world, process, mapping);
   return {};

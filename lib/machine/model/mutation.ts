@@ -23,6 +23,18 @@ export const mutations = [
   'wipeonfork-is-not-inherited',
 ] as const;
 
+/** Wrong rules about transparent huge pages. */
+export const hugeMutations = [
+  /** A write to a shared huge page copies all of it, as before Linux 5.8. */
+  'huge-page-is-copied-whole',
+  /** A huge page whose every page only one process maps is split all the same, and not taken over. */
+  'huge-page-is-never-reused',
+  /** A change of a part of a huge page leaves its mapping whole. */
+  'huge-page-is-not-split',
+  /** A read of an untouched huge page gives the VMA no anon_vma, so that fork does not copy it. */
+  'huge-read-sets-no-av',
+] as const;
+
 /** Wrong rules about cgroups with limits, which no random program meets: test/kernel/oom.test.ts does. */
 export const cgroupMutations = [
   /** The OOM killer takes the process that needs memory, and not the largest. */
@@ -33,4 +45,4 @@ export const cgroupMutations = [
   'pids-max-is-off-by-one',
 ] as const;
 
-export type Mutation = (typeof mutations)[number] | (typeof cgroupMutations)[number];
+export type Mutation = (typeof mutations)[number] | (typeof hugeMutations)[number] | (typeof cgroupMutations)[number];

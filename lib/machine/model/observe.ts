@@ -2,6 +2,7 @@
 import { type Figure, sum } from '../../schema/figure.js';
 import type { Observation, PageState, RegionObservation, StateRuns, Vma as VmaSeen } from '../../schema/step.js';
 import { CACHE, type Configuration, mapCount, pteOf, ZERO } from './configuration.js';
+import { hugePages } from './huge.js';
 import { type Mapping, toObject, type World } from './process.js';
 import { endOf, type Vma } from './vma.js';
 
@@ -23,10 +24,11 @@ function observeRegion(world: World, mapping: Mapping): RegionObservation {
   let present = 0;
   const views: PageView[] = [];
   let at = 0;
+  const pageKb = world.facts.pageSizeBytes / 1024;
   for (const vma of mapping.vmas) {
     states.add(vma.first - at, 'not-present');
     const tally = tallyVma(mapping, vma, views, states);
-    perVma.push(smapsOf(world, mapping, vma, tally));
+    perVma.push({ ...smapsOf(world, mapping, vma, tally), AnonHugePages: hugePages(world, mapping, vma) * pageKb });
     for (const { view, pages } of tally) {
       if (view.state === 'not-present') continue;
       counts[view.state] += pages;
@@ -152,11 +154,10 @@ function smapsOf(world: World, mapping: Mapping, vma: Vma, tally: Tally): Record
   };
 }
 
-/** Always zero for 4K pages without swap, mlock, KSM and MADV_FREE. */
+/** Always zero for private anonymous and page-cache memory without swap, mlock, KSM and MADV_FREE. */
 const ALWAYS_ZERO = [
   'KSM',
   'LazyFree',
-  'AnonHugePages',
   'ShmemPmdMapped',
   'FilePmdMapped',
   'Shared_Hugetlb',

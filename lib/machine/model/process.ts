@@ -2,6 +2,7 @@
 import type { HostFacts } from '../../schema/facts.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Failure, Outcome, Sharing } from '../../schema/step.js';
+import type { Blocks } from './huge.js';
 import type { ModelCgroup } from './cgroup.js';
 import type { KernelRules } from './kernel-rules.js';
 import type { Lineage } from './lineage.js';
@@ -22,6 +23,8 @@ export interface Mapping extends MappingKind {
   noreserve: boolean;
   /** In address order. */
   vmas: Vma[];
+  /** Of a region of transparent huge pages. */
+  blocks: Blocks | undefined;
 }
 
 export interface ModelProcess {

@@ -2,6 +2,7 @@
 import type { PageRun } from '../../schema/selection.js';
 import type { Advice, Outcome, Protection } from '../../schema/step.js';
 import { charge, type Admitted } from './commit.js';
+import { protectBlocks, splitEdges, zapBlocks } from './huge.js';
 import { advisePopulate } from './populate.js';
 import { failed, type Mapping, type ModelProcess, toObject, type World, zapRange } from './process.js';
 import { protectPte } from './transitions.js';
@@ -48,11 +49,13 @@ function protectPart(
     accounted = false;
     world.chargedPages -= part.pages;
   }
+  splitEdges(world, mapping, part);
   modifyFlags(mapping.vmas, vma, part, { protection, accounted }, world.rules);
   mapping.lineage.apply([toObject(mapping, part)], (draft) => {
     protectPte(draft, mapping, protection === 'rw');
     return 0;
   });
+  protectBlocks(world, mapping, part);
   return admitted;
 }
 
@@ -80,10 +83,12 @@ export function advise(world: World, mapping: Mapping, range: PageRun, advice: A
 
 const NO_FAULTS: Outcome = { minorFaults: 0, majorFaults: 0 };
 
-function adviseFlags({ rules }: World, mapping: Mapping, range: PageRun, flags: Partial<VmaFlags>): Outcome {
+function adviseFlags(world: World, mapping: Mapping, range: PageRun, flags: Partial<VmaFlags>): Outcome {
   forEachPart(mapping, range, (vma, part) => {
     // madvise_update_vma(): nothing to change, nothing to merge.
-    if (!sameFlags(vma, { ...vma, ...flags })) modifyFlags(mapping.vmas, vma, part, flags, rules);
+    if (sameFlags(vma, { ...vma, ...flags })) return;
+    splitEdges(world, mapping, part);
+    modifyFlags(mapping.vmas, vma, part, flags, world.rules);
   });
   return NO_FAULTS;
 }
@@ -93,6 +98,7 @@ function dontneed(world: World, mapping: Mapping, range: PageRun): Outcome {
   for (const vma of vmasIn(mapping.vmas, range)) {
     const part = overlap(vma, range);
     if (part) zapRange(mapping, part);
+    if (part) zapBlocks(world, mapping, part);
     if (world.mutation === 'dontneed-clears-av') vma.anonVma = undefined;
   }
   return NO_FAULTS;

@@ -80,6 +80,10 @@ function refreshed({ mapping, frame, writable, dirty }: Pte): Pte {
   return { mapping, frame, writable, dirty };
 }
 
+/** Why an entry that is `stale` may cost a fault more. */
+export const STALE =
+  'pages became writable without a flush, and a write through an old translation of one faults once more';
+
 /**
  * MADV_POPULATE_WRITE on a private mapping: a write fault, but taken by a system call and not by the processor. Where
  * the page is taken over and not copied, the entry becomes writable in place [wp_page_reuse], and no flush follows:
