@@ -6,50 +6,12 @@ import { expect } from 'vitest';
 import { ProcessEndedError, SystemError } from '../lib/errors.js';
 import type { HostFacts } from '../lib/schema/facts.js';
 import { sum } from '../lib/schema/figure.js';
-import type { Observation, RegionObservation } from '../lib/schema/step.js';
-import type { Machine, Process, Region } from '../lib/machine/machine.js';
+import type { Observation } from '../lib/schema/step.js';
+import { at, expectRegion, isSince, minorFaults } from './anchor.js';
+import type { Anchor } from './anchor.js';
+import { hugeAnchors } from './huge-anchors.js';
 
-export interface Anchor {
-  /** The claim. */
-  name: string;
-  /** Whether it is about kernels that forbid the zero page, or about the others; undefined: it holds on all. */
-  forbidsZeroPage?: boolean;
-  run: (machine: Machine) => Promise<void>;
-}
-
-/** What one process shows of one region. */
-function at(observation: Observation, process: Process, region: Region): RegionObservation {
-  const found = observation.processes
-    .find((each) => each.process === process.name)
-    ?.regions.find((each) => each.region === region.name);
-  if (!found) throw new Error(`${process.name} has no ${region.name} in the observation ${observation.label}`);
-  return found;
-}
-
-/** Whether the kernel, or the one that the model plays, is of this version or later. */
-function isSince(machine: Machine, wantedMajor: number, wantedMinor: number): boolean {
-  const [major, minor] = machine.facts.kernelVersion;
-  return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor);
-}
-
-/** Expects figures of smaps, in kB, and page counts. */
-async function expectRegion(
-  machine: Machine,
-  process: Process,
-  region: Region,
-  smapsKb: Record<string, number>,
-  counts: Record<string, number> = {},
-): Promise<void> {
-  const seen = at(await machine.observe(`${process.name} ${region.name}`), process, region);
-  expect(seen.smapsKb).toMatchObject(smapsKb);
-  expect(seen.counts).toMatchObject(counts);
-}
-
-async function minorFaults(access: Promise<{ minorFaults: unknown }>): Promise<unknown> {
-  return (await access).minorFaults;
-}
-
-export const anchors: Anchor[] = [
+const baseAnchors: Anchor[] = [
   {
     name: 'a child that writes 100 of 1000 inherited pages makes 100 of them private in both, and 100 faults',
     async run(machine) {
@@ -551,6 +513,8 @@ export const anchors: Anchor[] = [
     },
   },
 ];
+
+export const anchors: readonly Anchor[] = [...baseAnchors, ...hugeAnchors];
 
 /** Those that hold on a kernel of these facts. */
 export function anchorsFor({ forbidsZeroPage = false }: Pick<HostFacts, 'forbidsZeroPage'>): Anchor[] {

@@ -81,12 +81,23 @@ const HUGE_FIELDS = ['AnonHugePages', 'ShmemPmdMapped', 'FilePmdMapped'];
 /** The parts of a range, as page numbers in it, that lie in VMAs with PMD-mapped pages. Pure. */
 export function hugeParts(
   vmas: readonly SmapsVma[],
+  range: PagemapRange,
+  pageSizeBytes: number,
+): { first: number; pages: number }[] {
+  return partsOf(vmas.filter(hasHuge), range, pageSizeBytes);
+}
+
+function hasHuge({ fieldsKb }: SmapsVma): boolean {
+  return HUGE_FIELDS.some((field) => (fieldsKb[field] ?? 0) > 0);
+}
+
+function partsOf(
+  vmas: readonly SmapsVma[],
   { address, pages }: PagemapRange,
   pageSizeBytes: number,
 ): { first: number; pages: number }[] {
   const pageOf = (at: bigint): number => Math.min(pages, Math.max(0, Number(at - address) / pageSizeBytes));
   return vmas
-    .filter(({ fieldsKb }) => HUGE_FIELDS.some((field) => (fieldsKb[field] ?? 0) > 0))
     .map(({ start, end }) => ({ first: pageOf(start), pages: pageOf(end) - pageOf(start) }))
     .filter((part) => part.pages > 0);
 }
@@ -102,7 +113,13 @@ function lazySmaps(pid: number): LazySmaps {
 /** Where single huge pages cannot be found, the parts of a range that have some. */
 function doubtfulParts(range: PagemapRange, checkHuge: boolean, smaps: LazySmaps): { first: number; pages: number }[] {
   if (!checkHuge || canScan()) return [];
-  return hugeParts(smaps(), range, native().pageSizeBytes);
+  // Before Linux 6.6 smaps leaves huge pages out that may not be read [smaps_pmd_entry, follow_trans_huge_pmd].
+  const mayHide = ({ perms, vmFlags }: SmapsVma): boolean => perms.startsWith('---') && !vmFlags.includes('nh');
+  return partsOf(
+    smaps().filter((vma) => hasHuge(vma) || mayHide(vma)),
+    range,
+    native().pageSizeBytes,
+  );
 }
 
 /** A VMA with PMD-mapped pages that lies in a range, whole. */

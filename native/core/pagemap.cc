@@ -237,9 +237,13 @@ Status read_page_states(int fd, uint64_t address, uint64_t pages, const ScanOpti
     Corrections corrections(chunk_states.data(), totals.data());
     if (settle_zero) settle_zero_pages(fd, start, entries.data(), count, &corrections);
     if (options.check_huge) {
-      scan(fd, start, count, kIsHuge, [&](uint64_t first, uint64_t last, uint64_t) {
-        corrections.settle(first, last, kUnknown);
-      });
+      // The huge zero page is both; its entries show a shared page of a file.
+      scan(fd, start, count, kIsHuge | kIsZeroPage,
+           [&](uint64_t first, uint64_t last, uint64_t categories) {
+             const bool is_zero = (categories & kIsZeroPage) != 0;
+             if (is_zero && !options.check_zero) return;
+             corrections.settle(first, last, is_zero ? kZero : kUnknown);
+           });
     }
     if (states) memcpy(states + done, chunk_states.data(), count);
     done += count;

@@ -1,8 +1,11 @@
 import { expect, test } from 'vitest';
 import { openMachine } from '../../lib/machine/open.js';
+import { whyNoHugePages } from './huge.js';
 import { anchors } from '../anchors.js';
 
-test.for(anchors)('on the kernel: $name', async ({ forbidsZeroPage, run }, { skip }) => {
+test.for(anchors)('on the kernel: $name', async ({ forbidsZeroPage, hugePages, run }, { skip }) => {
+  const why = hugePages ? whyNoHugePages() : undefined;
+  if (why !== undefined) skip(why);
   const machine = await openMachine();
   try {
     const { facts } = machine;

@@ -1,10 +1,9 @@
 /** Random programs with transparent huge pages, on the kernel and on the model. */
 import fc from 'fast-check';
 import { beforeAll, expect, test } from 'vitest';
-import { FeatureUnavailableError } from '../../lib/errors.js';
 import { describeCheck } from '../../lib/machine/compare.js';
 import { hugeMutations } from '../../lib/machine/model/mutation.js';
-import { requireExactHugePages, requireHugePages } from '../../lib/proc/huge-pages.js';
+import { whyNoHugePages } from './huge.js';
 import { compareWithModel, mismatchesOf } from './property.js';
 import type { Comparison } from './property.js';
 import { programs } from './programs.js';
@@ -13,18 +12,7 @@ const SEED = Number(process.env['COWLAB_SEED'] ?? 7);
 const PROGRAMS = Number(process.env['COWLAB_PROGRAMS'] ?? 300);
 const TIMEOUT_MS = 1_200_000;
 
-function whyNone(): string | undefined {
-  try {
-    requireHugePages();
-    requireExactHugePages();
-    return undefined;
-  } catch (error) {
-    if (error instanceof FeatureUnavailableError) return error.message;
-    throw error;
-  }
-}
-
-const why = whyNone();
+const why = whyNoHugePages();
 /** Those during which no huge page was refused, made or taken apart behind our back. */
 const quiet: Comparison[] = [];
 
@@ -47,7 +35,7 @@ test(`kernel and model agree on every figure and fault of ${String(PROGRAMS)} pr
 test('most of them were undisturbed, and had huge pages', ({ skip }) => {
   if (why !== undefined) skip(why);
   expect(quiet.length).toBeGreaterThan(PROGRAMS / 2);
-  const huge = quiet.filter(({ trace }) => JSON.stringify(trace).match(/"AnonHugePages":[1-9]/));
+  const huge = quiet.filter(({ trace }) => /"AnonHugePages":[1-9]/.exec(JSON.stringify(trace)));
   expect(huge.length).toBeGreaterThan(PROGRAMS / 4);
 });
 

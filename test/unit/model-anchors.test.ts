@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { mutations } from '../../lib/machine/model/mutation.js';
+import { hugeMutations, mutations } from '../../lib/machine/model/mutation.js';
 import { modelMachine } from '../../lib/machine/open.js';
 import { anchors, anchorsFor } from '../anchors.js';
 import { testFacts } from '../facts.js';
@@ -26,12 +26,12 @@ describe('the model of a kernel that forbids the zero page', () => {
       await using machine = modelMachine(facts);
       await run(machine).catch(() => noticed.push(name));
     }
-    expect(noticed).toHaveLength(5);
+    expect(noticed).toHaveLength(6);
   });
 });
 
 describe('the anchors notice a wrong rule', () => {
-  it.each(mutations)('%s', async (mutation) => {
+  it.each([...mutations, ...hugeMutations])('%s', async (mutation) => {
     const noticed: string[] = [];
     for (const { name, run } of anchorsFor(testFacts)) {
       await using machine = modelMachine(testFacts, { mutation });

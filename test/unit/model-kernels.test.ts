@@ -16,9 +16,12 @@ function on(kernelVersion: Version): Machine {
 /** The versions about which a rule changed, and those the model is held against. */
 const VERSIONS: Version[] = [
   [6, 1],
+  [6, 2],
   [6, 6],
   [6, 7],
   [6, 12],
+  [6, 13],
+  [6, 14],
   [6, 15],
   [6, 16],
   [7, 0],
@@ -36,6 +39,10 @@ it('each rule begins with the version that brought it', () => {
     VERSIONS.find((kernelVersion) => kernelRules({ ...testFacts, kernelVersion })[rule]);
   expect(begins('unchargesUnwritten')).toEqual([6, 7]);
   expect(begins('mergesWithUnwrittenNeighbour')).toEqual([6, 16]);
+  expect(begins('protectsHugeWritable')).toEqual([6, 2]);
+  expect(begins('countsUnreadableHuge')).toEqual([6, 6]);
+  expect(begins('replacesHugeZeroPage')).toEqual([6, 13]);
+  expect(begins('reclaimsTables')).toEqual([6, 14]);
 });
 
 describe('memory made read-only before it was written', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { settleUnknown } from '../../lib/machine/linux/observe.js';
+import { settleHuge, settleUnknown } from '../../lib/machine/linux/observe.js';
 import { hugeParts } from '../../lib/proc/pagemap.js';
 import { parseSmaps } from '../../lib/proc/smaps.js';
 import type { StateRuns } from '../../lib/schema/step.js';
@@ -69,5 +69,44 @@ describe('VMAs that have huge pages, where single ones cannot be found', () => {
     ]);
     expect(hugeParts(vmas, { address: 0x15000n, pages: 2 }, 4096)).toEqual([{ first: 0, pages: 2 }]);
     expect(hugeParts(vmas, { address: 0x10000n, pages: 4 }, 4096)).toEqual([]);
+  });
+});
+
+describe('pages of huge pages, of which pagemap does not tell how often they are mapped', () => {
+  const runs: StateRuns = [
+    [512, 'unknown'],
+    [3, 'exclusive'],
+    [2, 'shared'],
+    [7, 'not-present'],
+  ];
+
+  it('are known where smaps leaves one possibility', () => {
+    const { states, counts } = settleHuge(runs, { rss: 517, exclusive: 3, shared: 514, huge: 512 });
+    expect(states).toEqual([
+      [512, 'shared'],
+      [3, 'exclusive'],
+      [2, 'shared'],
+      [7, 'not-present'],
+    ]);
+    expect(counts).toEqual({ exclusive: 3, shared: 514, zero: 0, swapped: 0, 'not-present': 7 });
+  });
+
+  it('are counted by smaps where they differ', () => {
+    const { states, counts } = settleHuge([[1024, 'unknown']], { rss: 1024, exclusive: 24, shared: 1000, huge: 1024 });
+    expect(states).toEqual([[1024, 'unknown']]);
+    expect(counts).toMatchObject({ exclusive: 24, shared: 1000 });
+  });
+
+  it('are the huge zero page where smaps does not count them', () => {
+    const { states, counts } = settleHuge([[512, 'shared']], { rss: 0, exclusive: 0, shared: 0, huge: 0 });
+    expect(states).toEqual([[512, 'zero']]);
+    expect(counts).toMatchObject({ shared: 0, zero: 512 });
+  });
+
+  it('stay unknown where smaps leaves them out', () => {
+    const { states, counts } = settleHuge(runs, { rss: 5, exclusive: 3, shared: 2, huge: 0 });
+    expect(states).toEqual(runs);
+    expect(counts.exclusive).toHaveProperty('unknown');
+    expect(counts['not-present']).toBe(7);
   });
 });

@@ -39,6 +39,10 @@ describe('the verdict', () => {
   test('swapping disturbs, and other activity does not', () => {
     expect(disturbances({ pswpout: 5, pgfault: 1 }, { pswpout: 5, pgfault: 900 })).toEqual([]);
     expect(disturbances({ pswpout: 5 }, { pswpout: 8 })).toEqual(['pages were swapped out (pswpout +3)']);
+    expect(disturbances({}, { thp_collapse_alloc: 1 })).toEqual([]);
+    expect(disturbances({}, { thp_collapse_alloc: 1 }, { hasHugePages: true })).toEqual([
+      'khugepaged made base pages a huge page (thp_collapse_alloc +1)',
+    ]);
     expect(disturbances({ oom_kill: 1 }, { oom_kill: 2 }, { meant: { oom_kill: 1 } })).toEqual([]);
   });
 

@@ -3,6 +3,7 @@ import type { ForkedProcess, Placement } from '../../api/forked-process.js';
 import { appendRun, appendStateRuns, readPageStates } from '../../proc/pagemap.js';
 import { readSmaps, vmaPages } from '../../proc/smaps.js';
 import type { SmapsVma } from '../../proc/smaps.js';
+import { sum } from '../../schema/figure.js';
 import type { Figure } from '../../schema/figure.js';
 import type { PageState, ProcessObservation, RegionObservation, StateRuns, Vma } from '../../schema/step.js';
 
@@ -15,6 +16,10 @@ const NOT_FIGURES = new Set(['KernelPageSize', 'MMUPageSize']);
 const COUNTED = ['exclusive', 'shared', 'zero', 'swapped', 'not-present'] as const satisfies PageState[];
 
 type Counts = Record<(typeof COUNTED)[number], number>;
+/** Where the kernel does not tell all of them. */
+type KnownCounts = Record<(typeof COUNTED)[number], Figure>;
+
+const HIDDEN: Figure = { unknown: 'smaps of this kernel leaves out huge pages that may not be read (PROT_NONE)' };
 
 /** What pagemap tells of one VMA. */
 function readStates(pid: number, placement: Placement, vma: Vma, pageSize: number, checkHuge: boolean): StateRuns {
@@ -57,22 +62,31 @@ function countStates(runs: StateRuns): Counts & { unknown: number } {
  */
 export function settleHuge(
   runs: StateRuns,
-  pages: { rss: number; exclusive: number; shared: number },
-): { states: StateRuns; counts: Counts } {
+  pages: { rss: number; exclusive: number; shared: number; huge: number },
+): { states: StateRuns; counts: KnownCounts } {
   const { unknown, ...counts } = countStates(runs);
   const zero = counts.exclusive + counts.shared + counts.zero + unknown - pages.rss;
   if (unknown === 0 && zero === counts.zero) return { states: runs, counts };
+  if (unknown > 0 && pages.huge === 0 && zero > counts.zero) {
+    return { states: runs, counts: { ...counts, exclusive: HIDDEN, shared: HIDDEN, zero: HIDDEN } };
+  }
   const states: StateRuns = [];
+  const doubtsShared = zero !== counts.zero;
+  const settled = alike({
+    exclusive: pages.exclusive - counts.exclusive,
+    shared: pages.shared - (doubtsShared ? 0 : counts.shared),
+    zero: zero - counts.zero,
+  });
   for (const [length, state] of runs) {
-    const doubtful = state === 'unknown' || (state === 'shared' && zero !== counts.zero);
-    appendRun(states, length, doubtful ? alike(pages, zero - counts.zero) : state);
+    const doubtful = state === 'unknown' || (state === 'shared' && doubtsShared);
+    appendRun(states, length, doubtful ? settled : state);
   }
   return { states, counts: { ...counts, zero, exclusive: pages.exclusive, shared: pages.shared } };
 }
 
-/** What pages are of which smaps says how many are what: known if they can be one thing only. */
-function alike({ exclusive, shared }: { exclusive: number; shared: number }, zero: number): PageState {
-  const kinds = Object.entries({ exclusive, shared, zero }).filter(([, pages]) => pages > 0);
+/** What pages are of which it is known how many are what: known if they can be one thing only. */
+function alike(pagesBy: Partial<Record<PageState, number>>): PageState {
+  const kinds = Object.entries(pagesBy).filter(([, pages]) => pages !== 0);
   return kinds.length === 1 ? (kinds[0]?.[0] as PageState) : 'unknown';
 }
 
@@ -85,6 +99,26 @@ function describeVma(vma: SmapsVma, start: bigint, pageSize: number): Vma {
     dontfork: vma.vmFlags.includes('dc'),
     wipeonfork: vma.vmFlags.includes('wf'),
   };
+}
+
+function observePages(
+  pid: number,
+  placement: Placement,
+  vma: Vma,
+  { fieldsKb, vmFlags }: SmapsVma,
+  pageSize: number,
+): { states: StateRuns; counts: KnownCounts } {
+  const pagesOf = (...fields: string[]): number =>
+    (fields.reduce((kb, field) => kb + (fieldsKb[field] ?? 0), 0) * 1024) / pageSize;
+  const rss = pagesOf('Rss');
+  // MADV_HUGEPAGE.
+  if (!vmFlags.includes('hg')) return settleUnknown(readStates(pid, placement, vma, pageSize, false), rss);
+  return settleHuge(readStates(pid, placement, vma, pageSize, true), {
+    rss,
+    exclusive: pagesOf('Private_Clean', 'Private_Dirty'),
+    shared: pagesOf('Shared_Clean', 'Shared_Dirty'),
+    huge: pagesOf('AnonHugePages'),
+  });
 }
 
 function observeRegion(
@@ -105,27 +139,22 @@ function observeRegion(
   }
   const vmas = own.map((vma) => describeVma(vma, placement.address, pageSize));
   const states: StateRuns = [];
-  const counts: Counts = { exclusive: 0, shared: 0, zero: 0, swapped: 0, 'not-present': 0 };
+  const counts: KnownCounts = { exclusive: 0, shared: 0, zero: 0, swapped: 0, 'not-present': 0 };
+  const count = (state: keyof KnownCounts, more: Figure): void => {
+    counts[state] = sum([counts[state], more]);
+  };
   let page = 0;
   const leaveHole = (until: number): void => {
     appendRun(states, until - page, 'not-present');
-    counts['not-present'] += until - page;
+    count('not-present', until - page);
   };
   own.forEach((smaps, index) => {
     const vma = vmas[index];
     if (!vma) return;
     leaveHole(vma.first);
-    // MADV_HUGEPAGE.
-    const huge = smaps.vmFlags.includes('hg');
-    const runs = readStates(pid, placement, vma, pageSize, huge);
-    const pagesOf = (...fields: string[]): number =>
-      (fields.reduce((kb, field) => kb + (smaps.fieldsKb[field] ?? 0), 0) * 1024) / pageSize;
-    const rss = pagesOf('Rss');
-    const exclusive = pagesOf('Private_Clean', 'Private_Dirty');
-    const shared = pagesOf('Shared_Clean', 'Shared_Dirty');
-    const settled = huge ? settleHuge(runs, { rss, exclusive, shared }) : settleUnknown(runs, rss);
+    const settled = observePages(pid, placement, vma, smaps, pageSize);
     for (const [pages, state] of settled.states) appendRun(states, pages, state);
-    for (const state of COUNTED) counts[state] += settled.counts[state];
+    for (const state of COUNTED) count(state, settled.counts[state]);
     page = vma.first + vma.pages;
   });
   leaveHole(placement.pages);

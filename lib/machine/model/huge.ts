@@ -194,9 +194,19 @@ export function inheritedBlocks(world: World, blocks: Blocks, copied: readonly P
   return inherited;
 }
 
+/** The parts of a VMA that smaps leaves out. */
+export function hiddenParts(world: World, mapping: Mapping, vma: Vma): PageRun[] {
+  if (world.rules.countsUnreadableHuge || vma.protection !== 'none') return [];
+  const { first, last } = blocksOf(world, vma);
+  const blocks = [...(mapping.blocks ?? [])].filter(
+    ([block, state]) => state === 'huge' && block >= first && block <= last,
+  );
+  return blocks.map(([block]) => blockRange(world, block));
+}
+
 /** How many pages of a VMA smaps counts in AnonHugePages; those of the huge zero page are none [smaps_pmd_entry]. */
-export function hugePages(world: World, mapping: Mapping, vma: PageRun): number {
-  if (!mapping.blocks) return 0;
+export function hugePages(world: World, mapping: Mapping, vma: Vma): number {
+  if (!mapping.blocks || hiddenParts(world, mapping, vma).length > 0) return 0;
   let pages = 0;
   const { first, last } = blocksOf(world, vma);
   for (let block = first; block <= last; block++) {

@@ -27,6 +27,11 @@ export interface KernelRules {
    * can_change_pmd_writable]; before, the next write faulted.
    */
   readonly protectsHugeWritable: boolean;
+  /**
+   * smaps counts huge pages also where they may not be read (PROT_NONE). Since 6.6 [fs/proc/task_mmu.c: smaps_pmd_entry,
+   * by vm_normal_page_pmd()]; before, by follow_trans_huge_pmd(), which leaves them out.
+   */
+  readonly countsUnreadableHuge: boolean;
   /** madvise(MADV_DONTNEED) frees a page table that it empties. Since 6.14, and an option [mm/pt_reclaim.c]. */
   readonly reclaimsTables: boolean;
 }
@@ -42,6 +47,7 @@ export function kernelRules(facts: Pick<HostFacts, 'kernelVersion' | 'arch' | 'r
     unchargesUnwritten: isSince(kernelVersion, 6, 7),
     replacesHugeZeroPage: isSince(kernelVersion, 6, 13),
     protectsHugeWritable: isSince(kernelVersion, 6, 2),
+    countsUnreadableHuge: isSince(kernelVersion, 6, 6),
     reclaimsTables: reclaimsTables ?? (isSince(kernelVersion, 6, 14) && arch === 'x64'),
   };
 }

@@ -1,8 +1,9 @@
 /** What smaps and pagemap show of the model's state. */
 import { type Figure, sum } from '../../schema/figure.js';
+import type { PageRun } from '../../schema/selection.js';
 import type { Observation, PageState, RegionObservation, StateRuns, Vma as VmaSeen } from '../../schema/step.js';
 import { CACHE, type Configuration, mapCount, pteOf, ZERO } from './configuration.js';
-import { hugePages } from './huge.js';
+import { hiddenParts, hugePages } from './huge.js';
 import { type Mapping, toObject, type World } from './process.js';
 import { endOf, type Vma } from './vma.js';
 
@@ -27,8 +28,12 @@ function observeRegion(world: World, mapping: Mapping): RegionObservation {
   const pageKb = world.facts.pageSizeBytes / 1024;
   for (const vma of mapping.vmas) {
     states.add(vma.first - at, 'not-present');
-    const tally = tallyVma(mapping, vma, views, states);
-    perVma.push({ ...smapsOf(world, mapping, vma, tally), AnonHugePages: hugePages(world, mapping, vma) * pageKb });
+    const tally = tallyRange(mapping, vma, views, states);
+    const hidden = hiddenParts(world, mapping, vma).flatMap((part) => tallyRange(mapping, part, views));
+    perVma.push({
+      ...smapsOf(world, mapping, vma, without(tally, hidden)),
+      AnonHugePages: hugePages(world, mapping, vma) * pageKb,
+    });
     for (const { view, pages } of tally) {
       if (view.state === 'not-present') continue;
       counts[view.state] += pages;
@@ -80,13 +85,13 @@ function viewOf(configuration: Configuration, mapping: number): PageView {
   };
 }
 
-/** How many pages of a VMA look so. */
+/** How many pages of a range look so. */
 type Tally = { view: PageView; pages: number }[];
 
-function tallyVma(mapping: Mapping, vma: Vma, views: PageView[], states: StateRunBuilder): Tally {
+function tallyRange(mapping: Mapping, range: PageRun, views: PageView[], states?: StateRunBuilder): Tally {
   const { lineage } = mapping;
   const pagesBy = new Float64Array(lineage.table.size);
-  const { first, pages } = toObject(mapping, vma);
+  const { first, pages } = toObject(mapping, range);
   const end = first + pages;
   const { starts, configurations, first: firstRun, count: runs } = lineage.runs.raw(first);
   let at = first;
@@ -96,7 +101,7 @@ function tallyVma(mapping: Mapping, vma: Vma, views: PageView[], states: StateRu
     const until = next < end ? next : end;
     const view = (views[number] ??= viewOf(lineage.table.get(number), mapping.id));
     pagesBy[number] = (pagesBy[number] ?? 0) + (until - at);
-    states.add(until - at, view.state);
+    states?.add(until - at, view.state);
     at = until;
   }
   const tally: Tally = [];
@@ -105,6 +110,12 @@ function tallyVma(mapping: Mapping, vma: Vma, views: PageView[], states: StateRu
     if (view && count > 0) tally.push({ view, pages: count });
   });
   return tally;
+}
+
+function without(tally: Tally, hidden: Tally): Tally {
+  const pagesOf = (wanted: PageView): number =>
+    hidden.reduce((total, { view, pages }) => total + (view === wanted ? pages : 0), 0);
+  return tally.map(({ view, pages }) => ({ view, pages: pages - pagesOf(view) }));
 }
 
 const UNCERTAIN_DIRT = 'writeback turns dirty pages of a file clean at times of its own';
