@@ -15,6 +15,7 @@ import { refcount } from './refcount.js';
 import { sharedMemory } from './shared-memory.js';
 import { snapshot } from './snapshot.js';
 import { startMethods } from './start-methods.js';
+import { thp } from './thp.js';
 import { tree } from './tree.js';
 
 export const experiments: readonly AnyExperiment[] = [
@@ -27,6 +28,7 @@ export const experiments: readonly AnyExperiment[] = [
   cowGrowth,
   tree,
   snapshot,
+  thp,
   latency,
   advice,
   sharedMemory,

@@ -15,6 +15,7 @@ import { REFCOUNT } from './explanations/refcount.js';
 import { SHARED_MEMORY } from './explanations/shared-memory.js';
 import { SNAPSHOT } from './explanations/snapshot.js';
 import { START_METHODS } from './explanations/start-methods.js';
+import { THP } from './explanations/thp.js';
 import { TREE } from './explanations/tree.js';
 
 export type { Explanation } from './explanations/explanation.js';
@@ -29,6 +30,7 @@ export const EXPLANATIONS: readonly Explanation[] = [
   COW_GROWTH,
   TREE,
   SNAPSHOT,
+  THP,
   LATENCY,
   ADVICE,
   SHARED_MEMORY,

@@ -38,6 +38,7 @@ export interface HostFactsInput {
   swapTotalPages: number;
   /** Default false. */
   forbidsZeroPage?: boolean;
+  noHugePages?: string | undefined;
   procRoot?: string;
   sysRoot?: string;
 }
@@ -118,6 +119,7 @@ export function collectHostFacts(input: HostFactsInput): HostFacts {
     faultAroundPages: Math.max(1, Math.floor(faultAroundBytes / pageSizeBytes)),
     pagesPerTable: pageSizeBytes / TABLE_ENTRY_BYTES,
     forbidsZeroPage: input.forbidsZeroPage ?? false,
+    ...(input.noHugePages === undefined ? {} : { noHugePages: input.noHugePages }),
     ...ifKnown('hugeZeroPage', thp.usesZeroPage),
     ...ifKnown('reclaimsTables', readKernelOption('CONFIG_PT_RECLAIM', procRoot)),
     thpEnabled: thp.enabled ?? 'never',

@@ -4,6 +4,7 @@ import type { HostFacts } from '../schema/facts.js';
 import type { NativeProbes, Probe } from './doctor.js';
 import { collectHostFacts, kbToPages } from './facts.js';
 import { commitFigures, readMeminfo } from './meminfo.js';
+import { whyNoHugePages } from './huge-pages.js';
 import { inInitialUserNamespace } from './fork-evidence.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from './status.js';
 import { readSysctl } from './sysctl.js';
@@ -19,6 +20,7 @@ export function readHostFacts(pid: number): HostFacts {
     memTotalPages: memory.totalPages,
     swapTotalPages: memory.swapPages,
     forbidsZeroPage: native().forbidsZeroPage(),
+    noHugePages: whyNoHugePages(),
   });
 }
 

@@ -67,3 +67,15 @@ export function requireExactHugePages(): void {
     );
   }
 }
+
+/** Why there are no regions of huge pages here, or none with exact figures; undefined where there are. */
+export function whyNoHugePages(): string | undefined {
+  try {
+    requireHugePages();
+    requireExactHugePages();
+    return undefined;
+  } catch (error) {
+    if (error instanceof FeatureUnavailableError) return error.message;
+    throw error;
+  }
+}

@@ -32,6 +32,8 @@ export const HostFactsSchema = Type.Object({
    * do_anonymous_page, mm_forbids_zeropage]. Absent: no.
    */
   forbidsZeroPage: Type.Optional(Type.Boolean()),
+  /** Why there are no regions of huge pages here, or none with exact figures. Absent: there are. */
+  noHugePages: Type.Optional(Type.String()),
   /** A read of an untouched huge page maps the huge zero page (use_zero_page of THP). Absent: yes. */
   hugeZeroPage: Type.Optional(Type.Boolean()),
   /** madvise(MADV_DONTNEED) frees a page table that it empties (CONFIG_PT_RECLAIM). Absent: by the kernel's version. */

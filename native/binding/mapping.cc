@@ -107,7 +107,8 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
                        });
   }
 
-  // new Mapping(pages, sharing is shared, noreserve, populate, huge pages, fd | -1, offset in pages)
+  // new Mapping(pages, sharing is shared, noreserve, populate, huge pages, fd | -1, offset in
+  // pages)
   explicit Mapping(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Mapping>(info) {
     const Napi::Env env = info.Env();
     RegionSpec spec{};

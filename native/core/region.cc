@@ -58,8 +58,8 @@ Result<char*> map_region(const RegionSpec& spec) {
   int flags = (spec.shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED;
   if (spec.fd < 0) flags |= MAP_ANONYMOUS;
   if (spec.noreserve) flags |= MAP_NORESERVE;
-  // MAP_POPULATE comes before madvise can. Base pages are kept by the process-wide switch; huge ones
-  // are populated afterwards.
+  // MAP_POPULATE comes before madvise can. Base pages are kept by the process-wide switch; huge
+  // ones are populated afterwards.
   const bool populate_base = spec.populate && !spec.huge_pages;
   if (populate_base) flags |= MAP_POPULATE;
   const bool was_disabled = populate_base && prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0;

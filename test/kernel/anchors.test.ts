@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { openMachine } from '../../lib/machine/open.js';
-import { whyNoHugePages } from './huge.js';
+import { whyNoHugePages } from '../../lib/proc/huge-pages.js';
 import { anchors } from '../anchors.js';
 
 test.for(anchors)('on the kernel: $name', async ({ forbidsZeroPage, hugePages, run }, { skip }) => {

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { beforeAll, expect, test } from 'vitest';
 import { describeCheck } from '../../lib/machine/compare.js';
 import { hugeMutations } from '../../lib/machine/model/mutation.js';
-import { whyNoHugePages } from './huge.js';
+import { whyNoHugePages } from '../../lib/proc/huge-pages.js';
 import { compareWithModel, mismatchesOf } from './property.js';
 import type { Comparison } from './property.js';
 import { programs } from './programs.js';
