@@ -19,6 +19,8 @@ export type { FileObject } from './api/file-object.js';
 export type { RawMapSpec } from './api/map-spec.js';
 
 export { PAGE_STATES, countPages, readPageStates, readPagemap } from './proc/pagemap.js';
+export { FrameSnapshot, readFrames } from './proc/frames.js';
+export type { FateRuns, FrameHolder, PageFate, ProcessFate } from './proc/frames.js';
 export { parseSmaps, parseSmapsRollup, readSmaps, readSmapsRollup } from './proc/smaps.js';
 export type { SmapsRollup, SmapsVma } from './proc/smaps.js';
 export { readSharing } from './proc/sharers.js';

@@ -109,6 +109,8 @@ export interface NativeAddon {
     checkZero: boolean,
     counts: Float64Array,
   ): void;
+  /** The frame of each page, 0 for none. SystemError EPERM where frames are not shown. */
+  readFrames(pid: number, address: bigint, pages: number, frames: Float64Array): void;
   /** A descriptor that holds the file's lock until its last copy is closed. EAGAIN if another has it. */
   lockFile(path: string): number;
   /**

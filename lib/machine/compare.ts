@@ -2,7 +2,7 @@
 import { agrees, showFigure } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import type { Check } from '../schema/result.js';
-import type { Outcome, RegionObservation, StateRuns, Step, Trace, Vma } from '../schema/step.js';
+import type { Observation, Outcome, RegionObservation, StateRuns, Step, Trace, Vma } from '../schema/step.js';
 
 type Basis = Check['basis'];
 
@@ -131,10 +131,18 @@ function compareMemory(name: string, basis: Basis, expected: Outcome, measured: 
   return [check(`${name}: charged to the cgroup before it`, 'pages', basis, ours.usagePages, theirs.usagePages)];
 }
 
+/** Frames of regions, where both know them: as the model does always, and the kernel tells to CAP_SYS_ADMIN. */
+function compareFrames(basis: Basis, { frames: ours }: Observation, { label, frames: theirs }: Observation): Check[] {
+  if (!ours || !theirs) return [];
+  return [...new Set([...Object.keys(ours), ...Object.keys(theirs)])].map((region) =>
+    check(`${label}: ${region}: page frames of all processes`, 'frames', basis, ours[region] ?? 0, theirs[region] ?? 0),
+  );
+}
+
 function compareObservations(basis: Basis, expected: Outcome, measured: Outcome): Check[] {
   const [ours, theirs] = [expected.observation, measured.observation];
   if (!ours || !theirs) return [];
-  const checks: Check[] = [];
+  const checks: Check[] = compareFrames(basis, ours, theirs);
   const names = new Set([...ours.processes, ...theirs.processes].map(({ process }) => process));
   for (const process of names) {
     const a = ours.processes.find((one) => one.process === process);

@@ -40,7 +40,8 @@ export interface PagemapOptions {
 
 const DEFAULTS: Required<PagemapOptions> = { checkHuge: true, checkZero: true };
 
-function requireTarget(pid: number, range: PagemapRange): void {
+/** @throws TypeError, RangeError that name the argument. */
+export function requireTarget(pid: number, range: PagemapRange): void {
   requireInteger('pid', pid, 1, 2 ** 31 - 1);
   requireObject('range', range);
   if (typeof range.address !== 'bigint') throw new TypeError('address must be a bigint');
@@ -264,7 +265,7 @@ export function appendStateRuns(runs: StateRuns, states: Uint8Array): void {
 }
 
 /** Appends one run, joined to the last one if that has the same state. */
-export function appendRun(runs: StateRuns, pages: number, state: PageState): void {
+export function appendRun<State>(runs: [number, State][], pages: number, state: State): void {
   if (pages === 0) return;
   const last = runs.at(-1);
   if (last?.[1] === state) last[0] += pages;

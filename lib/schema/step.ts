@@ -146,6 +146,11 @@ export type ProcessObservation = Type.Static<typeof ProcessObservationSchema>;
 export const ObservationSchema = Type.Object({
   label: Type.String(),
   processes: Type.Array(ProcessObservationSchema),
+  /**
+   * How many page frames stand behind each region in all processes together: the memory that it really takes, in pages, by
+   * the identity of the pages. Absent where frames are not shown (without CAP_SYS_ADMIN).
+   */
+  frames: Type.Optional(Type.Record(RegionName, FigureSchema)),
 });
 export type Observation = Type.Static<typeof ObservationSchema>;
 

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "../core/access.h"
+#include "../core/frames.h"
 #include "../core/pagemap.h"
 #include "../core/probes.h"
 #include "arguments.h"
@@ -67,6 +68,16 @@ Napi::Value count_states(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// readFrames(pid, address, pages, frames: Float64Array)
+Napi::Value read_frame_numbers(const Napi::CallbackInfo& info) {
+  const PagesArgument range = pages_argument(info);
+  auto frames = typed_array_argument<Napi::Float64Array>(
+      info, 3, napi_float64_array, range.pages,
+      "frames must be a Float64Array with an element a page");
+  unwrap(info.Env(), read_frames(range.pagemap.get(), range.address, range.pages, frames.Data()));
+  return info.Env().Undefined();
+}
+
 // probe(): by name, 0 or the errno met.
 Napi::Value probe_all(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -102,6 +113,7 @@ void export_readers(Napi::Env env, Napi::Object exports) {
   exports.Set("readPagemap", Napi::Function::New(env, read_entries));
   exports.Set("readPageStates", Napi::Function::New(env, read_states));
   exports.Set("countPages", Napi::Function::New(env, count_states));
+  exports.Set("readFrames", Napi::Function::New(env, read_frame_numbers));
   exports.Set("forbidsZeroPage", Napi::Function::New(env, find_zero_page));
   exports.Set("probe", Napi::Function::New(env, probe_all));
   exports.Set("systemMemory", Napi::Function::New(env, read_system_memory));

@@ -7,11 +7,14 @@ import type { AccessReport, ForkedProcess, ForkedRegion, Placement } from '../..
 import type { EndingSignal } from '../../api/exit-status.js';
 import type { LimitedCgroup } from '../../api/limited-cgroup.js';
 import type { SystemChanges } from '../../api/system-changes.js';
+import { countFrames, seesFrames } from '../../proc/frames.js';
+import type { FrameHolder } from '../../proc/frames.js';
 import { readCommit, readHostFacts } from '../../proc/host.js';
 import { commitFigures, readMeminfo } from '../../proc/meminfo.js';
 import { isChargedAtFork, readSmaps, vmaPages } from '../../proc/smaps.js';
 import { requireExactHugePages } from '../../proc/huge-pages.js';
 import { readStatm } from '../../proc/stat.js';
+import type { Figure } from '../../schema/figure.js';
 import type { HostFacts } from '../../schema/facts.js';
 import type { CommitReading, Outcome, Step, StepOf } from '../../schema/step.js';
 import type { Backend, SystemChange, SystemMemory } from '../machine.js';
@@ -34,6 +37,7 @@ export class LinuxBackend implements Backend {
   #factsNow: HostFacts;
   #majorFaults = 0;
   #hasHugePages = false;
+  readonly #seesFrames = seesFrames();
 
   private constructor(root: ForkedProcess, facts: HostFacts, changes?: SystemChanges, cgroup?: LimitedCgroup) {
     this.#processes.set('root', { process: root, regions: new Map() });
@@ -180,7 +184,7 @@ export class LinuxBackend implements Backend {
         requireAllowed(this.#tree, 'A cgroup', 'cgroup').join(step.process, this.#tracked(step.process).process);
         return {};
       case 'observe':
-        return { observation: { label: step.label, processes: await this.#observeAll() } };
+        return { observation: { label: step.label, processes: await this.#observeAll(), ...this.#frames() } };
     }
   }
 
@@ -245,6 +249,20 @@ export class LinuxBackend implements Backend {
     const slackPages = Math.abs(toPages(committedAfterKb) - committedPages - own);
     const commit: CommitReading = { committedPages, folded, slackPages, totalPages: sizePages, vmaPages: charged };
     return { outcome, commit };
+  }
+
+  /** Page frames behind each region, where they are shown. */
+  #frames(): { frames?: Record<string, Figure> } {
+    if (!this.#seesFrames) return {};
+    const holders = new Map<string, FrameHolder[]>();
+    for (const { process, regions } of this.#processes.values()) {
+      if (process.status) continue;
+      for (const [region, handle] of regions) {
+        if (!process.has(handle)) continue;
+        holders.set(region, [...(holders.get(region) ?? []), { pid: process.pid, ...process.placement(handle) }]);
+      }
+    }
+    return { frames: Object.fromEntries([...holders].map(([region, some]) => [region, countFrames(some)])) };
   }
 
   async #observeAll() {

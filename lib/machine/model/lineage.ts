@@ -70,6 +70,18 @@ export class Lineage {
     return this.table.get(found);
   }
 
+  /** The sum over all pages of what a page counts. */
+  sumPages(countOf: (configuration: Configuration) => number): number {
+    let total = 0;
+    const known = new Map<number, number>();
+    this.runs.forEach(0, Number.MAX_SAFE_INTEGER, (number, start, end) => {
+      let count = known.get(number);
+      if (count === undefined) known.set(number, (count = countOf(this.table.get(number))));
+      if (count > 0) total += count * (end - start);
+    });
+    return total;
+  }
+
   /** How many pages in the range satisfy the condition. */
   countPages(selected: readonly PageRun[], holds: (configuration: Configuration) => boolean): number {
     let count = 0;
@@ -86,14 +98,7 @@ export class Lineage {
 
   /** Frames in use: anonymous ones, and pages of the page cache. */
   frames(): number {
-    let frames = 0;
-    const end = Number.MAX_SAFE_INTEGER;
-    this.runs.forEach(0, end, (number, start, until) => {
-      const { cache, exclusive } = this.table.get(number);
-      const each = exclusive.length + (cache.present && this.kind !== 'file' ? 1 : 0);
-      if (each > 0) frames += each * (until - start);
-    });
-    return frames;
+    return this.sumPages(({ cache, exclusive }) => exclusive.length + (cache.present && this.kind !== 'file' ? 1 : 0));
   }
 
   /** Pages that are in the page cache. */

@@ -11,11 +11,35 @@ import { endOf, type Vma } from './vma.js';
 export function observe(world: World, label: string): Observation {
   return {
     label,
+    frames: framesOfRegions(world),
     processes: [...world.processes.values()].map((process) => ({
       process: process.name,
       regions: [...process.mappings.values()].map((mapping) => observeRegion(world, mapping)),
     })),
   };
+}
+
+/** Frames behind each region, over all processes; the zero page is nobody's. */
+function framesOfRegions(world: World): Record<string, Figure> {
+  const mappings = new Map<string, Mapping[]>();
+  for (const process of world.processes.values()) {
+    for (const mapping of process.mappings.values()) {
+      mappings.set(mapping.region, [...(mappings.get(mapping.region) ?? []), mapping]);
+    }
+  }
+  return Object.fromEntries([...mappings].map(([region, ofRegion]) => [region, countFrames(ofRegion)]));
+}
+
+/** @param mappings Of one region, all of the same memory object. */
+function countFrames(mappings: readonly Mapping[]): number {
+  const ids = new Set(mappings.map(({ id }) => id));
+  const [lineage] = mappings.map((mapping) => mapping.lineage);
+  return (
+    lineage?.sumPages(
+      ({ ptes }) =>
+        new Set(ptes.flatMap(({ mapping, frame }) => (ids.has(mapping) && frame !== ZERO ? [frame] : []))).size,
+    ) ?? 0
+  );
 }
 
 function observeRegion(world: World, mapping: Mapping): RegionObservation {
