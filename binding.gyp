@@ -24,6 +24,7 @@
             'native/core/robust_lock.cc',
             'native/core/sharing.cc',
             'native/core/sharing_commands.cc',
+            'native/core/smaps.cc',
             'native/core/spawn.cc',
             'native/binding/addon.cc',
             'native/binding/arguments.cc',

@@ -52,6 +52,29 @@ export interface NativeProbeResults {
   capSysAdmin: boolean;
 }
 
+/** A column an element a VMA (native/core/smaps.h). */
+export interface NativeSmaps {
+  starts: BigUint64Array;
+  ends: BigUint64Array;
+  perms: Uint8Array;
+  vmFlags: BigUint64Array;
+  vmFlagNames: string[];
+  fieldNames: string[];
+  /** One for each name. */
+  columnsKb: Float64Array[];
+  /** What no column holds, VMA by VMA, with where each begins in it, and where its path does. */
+  text: Buffer;
+  textStarts: Float64Array;
+  pathStarts: Float64Array;
+}
+
+/** A line of another form. */
+export interface NativeSmapsError {
+  lineNumber: number;
+  line: Buffer;
+  expected: string;
+}
+
 /** What native/binding exports. Arguments are checked there once more, so that none can crash the process. */
 export interface NativeAddon {
   readonly pageSizeBytes: number;
@@ -111,6 +134,9 @@ export interface NativeAddon {
   ): void;
   /** The frame of each page, 0 for none. SystemError EPERM where frames are not shown. */
   readFrames(pid: number, address: bigint, pages: number, frames: Float64Array): void;
+  /** @param address Null for all VMAs, else of those in the range. */
+  readSmaps(path: string, address: bigint | null, pages: number): NativeSmaps | NativeSmapsError;
+  parseSmaps(text: Uint8Array): NativeSmaps | NativeSmapsError;
   /** A descriptor that holds the file's lock until its last copy is closed. EAGAIN if another has it. */
   lockFile(path: string): number;
   /**

@@ -37,6 +37,11 @@ const COLON = 58;
 const UPPER_A = 65;
 const UPPER_B = 66;
 const UPPER_Z = 90;
+/** [fs/proc/task_mmu.c: show_vma_header_prefix]. */
+const HEADER =
+  /^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) ([0-9a-f]{1,16}) ([0-9a-f]+:[0-9a-f]+) ([0-9]{1,20})(?: +([^]*))?$/;
+/** [fs/proc/task_mmu.c: show_smap_vma_flags]. */
+const FLAGS = /^(?: [a-z0-9?]{2})* ?$/;
 
 /**
  * Walks the text once, by character codes. Records repeat the same fields in the same order, so a name is compared
@@ -109,40 +114,21 @@ class SmapsParser {
 
   /** 'start-end perms offset device inode  path' [show_map_vma]. */
   private header(): SmapsVma {
-    const { text, lineEnd } = this;
-    const expected = 'start-end perms offset device inode [path]';
-    const ends: number[] = [];
-    let at = this.lineStart;
-    for (let word = 0; word < 4; word++) {
-      const space = text.indexOf(' ', at);
-      if (space === -1 || space > lineEnd) throw this.error(expected);
-      ends.push(space);
-      at = space + 1;
-    }
-    const [range = 0, perms = 0, offset = 0, device = 0] = ends;
-    const dash = text.indexOf('-', this.lineStart);
-    let inode = device + 1;
-    while (inode < lineEnd && text.charCodeAt(inode) !== SPACE) inode++;
-    let path = inode;
-    while (path < lineEnd && text.charCodeAt(path) === SPACE) path++;
-    if (dash === -1 || dash > range || perms - range !== 5 || inode === device + 1) throw this.error(expected);
-    try {
-      return {
-        start: BigInt(`0x${text.slice(this.lineStart, dash)}`),
-        end: BigInt(`0x${text.slice(dash + 1, range)}`),
-        perms: text.slice(range + 1, perms),
-        offset: BigInt(`0x${text.slice(perms + 1, offset)}`),
-        device: text.slice(offset + 1, device),
-        inode: BigInt(text.slice(device + 1, inode)),
-        path: text.slice(path, lineEnd),
-        fieldsKb: {},
-        other: {},
-        vmFlags: [],
-      };
-    } catch (error) {
-      if (error instanceof SyntaxError) throw this.error(expected);
-      throw error;
-    }
+    const match = HEADER.exec(this.text.slice(this.lineStart, this.lineEnd));
+    if (!match) throw this.error('start-end perms offset device inode [path]');
+    const [, start = '', end = '', perms = '', offset = '', device = '', inode = '', path = ''] = match;
+    return {
+      start: BigInt(`0x${start}`),
+      end: BigInt(`0x${end}`),
+      perms,
+      offset: BigInt(`0x${offset}`),
+      device,
+      inode: BigInt(inode),
+      path,
+      fieldsKb: {},
+      other: {},
+      vmFlags: [],
+    };
   }
 
   /** 'Key:   123 kB', 'THPeligible:  0' or 'VmFlags: rd wr ...'. */
@@ -151,22 +137,28 @@ class SmapsParser {
     const key = this.key(index);
     const valueStart = this.lineStart + key.length + 1;
     if (text.charCodeAt(lineEnd - 1) === UPPER_B && text.startsWith(' kB', lineEnd - 3)) {
-      let value = 0;
-      let scale = 1;
-      let at = lineEnd - 4;
-      for (; at >= valueStart; at--, scale *= 10) {
-        const digit = text.charCodeAt(at) - ZERO;
-        if (digit < 0 || digit > 9) break;
-        value += digit * scale;
-      }
-      if (scale === 1 || (at >= valueStart && text.charCodeAt(at) !== SPACE)) throw this.error('a number of kB');
       this.names.push(key);
-      this.figures.push(value);
+      this.figures.push(this.figure(valueStart, lineEnd - 3));
       return;
     }
+    if (key === 'VmFlags' && !FLAGS.test(text.slice(valueStart, lineEnd))) throw this.error('flags of two letters');
     const value = text.slice(valueStart, lineEnd).trim();
     if (key === 'VmFlags') vma.vmFlags = value.split(' ').filter((flag) => flag !== '');
     else vma.other[key] = value;
+  }
+
+  /** Spaces, and then digits to the end. */
+  private figure(start: number, end: number): number {
+    const { text } = this;
+    let at = start;
+    while (at < end && text.charCodeAt(at) === SPACE) at++;
+    let value = at < end ? 0 : NaN;
+    for (; at < end; at++) {
+      const digit = text.charCodeAt(at) - ZERO;
+      value = digit >= 0 && digit <= 9 ? value * 10 + digit : NaN;
+    }
+    if (!Number.isSafeInteger(value)) throw this.error('a number of kB');
+    return value;
   }
 
   private key(index: number): string {
@@ -182,7 +174,10 @@ class SmapsParser {
     const colon = text.indexOf(':', lineStart);
     if (colon === -1 || colon >= this.lineEnd) throw this.error("a field, 'Name: value'");
     const key = text.slice(lineStart, colon);
-    this.keys[index] = key;
+    // From here on the record is not as the one before was.
+    this.keys.length = index;
+    if (this.keys.includes(key)) throw this.error('a field that the record has not got yet');
+    this.keys.push(key);
     return key;
   }
 }

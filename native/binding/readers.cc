@@ -1,10 +1,15 @@
-// pagemap into typed arrays, and the probes.
+// pagemap and smaps into typed arrays, and the probes.
 #include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
 
 #include "../core/access.h"
 #include "../core/frames.h"
 #include "../core/pagemap.h"
 #include "../core/probes.h"
+#include "../core/smaps.h"
 #include "arguments.h"
 #include "parts.h"
 
@@ -78,6 +83,76 @@ Napi::Value read_frame_numbers(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+template <typename Array, typename Value>
+Array copy_of(Napi::Env env, const std::vector<Value>& values) {
+  Array array = Array::New(env, values.size());
+  std::copy(values.begin(), values.end(), array.Data());
+  return array;
+}
+
+Napi::Array strings_of(Napi::Env env, const std::vector<std::string>& strings) {
+  Napi::Array array = Napi::Array::New(env, strings.size());
+  uint32_t index = 0;
+  for (const std::string& string : strings) array.Set(index++, Napi::String::New(env, string));
+  return array;
+}
+
+Napi::Object table_of(Napi::Env env, const SmapsTable& table) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("starts", copy_of<Napi::BigUint64Array>(env, table.starts));
+  result.Set("ends", copy_of<Napi::BigUint64Array>(env, table.ends));
+  result.Set("perms", copy_of<Napi::Uint8Array>(env, table.perms));
+  result.Set("vmFlags", copy_of<Napi::BigUint64Array>(env, table.flags));
+  result.Set("vmFlagNames", strings_of(env, table.flag_names));
+  result.Set("fieldNames", strings_of(env, table.field_names));
+  Napi::Array columns = Napi::Array::New(env, table.fields_kb.size());
+  uint32_t index = 0;
+  for (const auto& column : table.fields_kb) {
+    columns.Set(index++, copy_of<Napi::Float64Array>(env, column));
+  }
+  result.Set("columnsKb", columns);
+  result.Set("text", Napi::Buffer<char>::Copy(env, table.text.data(), table.text.size()));
+  result.Set("textStarts", copy_of<Napi::Float64Array>(env, table.text_starts));
+  result.Set("pathStarts", copy_of<Napi::Float64Array>(env, table.path_starts));
+  return result;
+}
+
+// The table, or which line has another form.
+Napi::Value outcome_of(Napi::Env env, const SmapsParser& parser) {
+  const SmapsFormatError& error = parser.error();
+  if (error.line_number == 0) return table_of(env, parser.table());
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("lineNumber", static_cast<double>(error.line_number));
+  result.Set("line", Napi::Buffer<char>::Copy(env, error.line.data(), error.line.size()));
+  result.Set("expected", error.expected);
+  return result;
+}
+
+// readSmaps(path, address, pages): of the VMAs in a range; of all with null for the address.
+Napi::Value read_smaps_table(const Napi::CallbackInfo& info) {
+  const std::string path = string_argument(info, 0, "path must be a string");
+  std::optional<SmapsRange> range;
+  if (!info[1].IsNull()) {
+    const uint64_t pages =
+        integer_argument(info, 2, 1, kMaxPages, "pages must be a whole number from 1 to 2^36");
+    const uint64_t address = address_argument(info, 1, pages);
+    range = SmapsRange{address, address + pages * page_size()};
+  }
+  SmapsParser parser(range);
+  unwrap(info.Env(), read_smaps(path.c_str(), &parser));
+  return outcome_of(info.Env(), parser);
+}
+
+// parseSmaps(text: Uint8Array)
+Napi::Value parse_smaps_table(const Napi::CallbackInfo& info) {
+  const auto text = typed_array_argument<Napi::Uint8Array>(info, 0, napi_uint8_array, 0,
+                                                           "text must be a Uint8Array");
+  const std::string_view all(reinterpret_cast<const char*>(text.Data()), text.ElementLength());
+  SmapsParser parser(std::nullopt);
+  parser.take_end(all.substr(parser.take(all)));
+  return outcome_of(info.Env(), parser);
+}
+
 // probe(): by name, 0 or the errno met.
 Napi::Value probe_all(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -114,6 +189,10 @@ void export_readers(Napi::Env env, Napi::Object exports) {
   exports.Set("readPageStates", Napi::Function::New(env, read_states));
   exports.Set("countPages", Napi::Function::New(env, count_states));
   exports.Set("readFrames", Napi::Function::New(env, read_frame_numbers));
+}
+
+  exports.Set("readSmaps", Napi::Function::New(env, read_smaps_table));
+  exports.Set("parseSmaps", Napi::Function::New(env, parse_smaps_table));
   exports.Set("forbidsZeroPage", Napi::Function::New(env, find_zero_page));
   exports.Set("probe", Napi::Function::New(env, probe_all));
   exports.Set("systemMemory", Napi::Function::New(env, read_system_memory));

@@ -1,0 +1,294 @@
+#include "smaps.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "fd.h"
+
+namespace cowlab {
+namespace {
+
+// seq_file shows records until as much as was asked for is there, in a buffer of one page; it drops
+// the record that does not fit any more, and walks that VMA again at the next read [fs/seq_file.c:
+// seq_read_iter]. So less is asked for than a page, by more than a record of some 700 bytes: no VMA
+// is walked twice. 3 KiB was the quickest of 512 bytes .. 1 MiB for small VMAs.
+constexpr size_t kReadBytes = 3072;
+
+constexpr size_t kMostNames = 64;
+constexpr size_t kMostFields = 256;
+constexpr uint64_t kMaxSafeInteger = (1ULL << 53) - 1;
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+constexpr std::string_view kUnit = " kB";
+
+bool is_digit(char letter) { return letter >= '0' && letter <= '9'; }
+bool is_flag(char letter) {
+  return (letter >= 'a' && letter <= 'z') || is_digit(letter) || letter == '?';
+}
+bool is_hex(char letter) { return is_digit(letter) || (letter >= 'a' && letter <= 'f'); }
+
+// The words of the first line of a record, taken one after the other from the left.
+class Header {
+ public:
+  explicit Header(std::string_view line) : line_(line) {}
+
+  // So many characters of a kind, then `end`, which is '\0' for the last word.
+  template <typename Is>
+  bool take(std::string_view* word, size_t most, char end, Is is) {
+    size_t length = 0;
+    while (at_ + length < line_.size() && is(line_[at_ + length])) length++;
+    if (length == 0 || length > most) return false;
+    *word = line_.substr(at_, length);
+    at_ += length;
+    return end == '\0' || take(end);
+  }
+
+  // One letter, or '-' for what is not so.
+  bool take_letter(char yes, char no, uint8_t bit, uint8_t* bits) {
+    if (take(yes)) {
+      *bits |= bit;
+      return true;
+    }
+    return take(no);
+  }
+
+  bool take(char letter) {
+    if (at_ == line_.size() || line_[at_] != letter) return false;
+    at_++;
+    return true;
+  }
+
+  void skip_spaces() {
+    while (take(' ')) continue;
+  }
+
+  size_t at() const { return at_; }
+  bool at_end() const { return at_ == line_.size(); }
+
+ private:
+  std::string_view line_;
+  size_t at_ = 0;
+};
+
+uint64_t hex_value(std::string_view digits) {
+  uint64_t value = 0;
+  for (const char digit : digits) {
+    value = value << 4 | static_cast<uint64_t>(is_digit(digit) ? digit - '0' : digit - 'a' + 10);
+  }
+  return value;
+}
+
+struct Mapping {
+  uint64_t start;
+  uint64_t end;
+  uint8_t perms;
+  size_t path;
+};
+
+// 'start-end perms offset device inode  path' [show_map_vma].
+bool parse_header(std::string_view line, Mapping* mapping) {
+  constexpr size_t kAny = std::numeric_limits<size_t>::max();
+  Header header(line);
+  std::string_view start, end, inode, ignored;
+  uint8_t perms = 0;
+  const bool well_formed =
+      header.take(&start, 16, '-', is_hex) && header.take(&end, 16, ' ', is_hex) &&
+      header.take_letter('r', '-', kReadable, &perms) &&
+      header.take_letter('w', '-', kWritable, &perms) &&
+      header.take_letter('x', '-', kExecutable, &perms) &&
+      header.take_letter('s', 'p', kMapShared, &perms) && header.take(' ') &&
+      header.take(&ignored, 16, ' ', is_hex) && header.take(&ignored, kAny, ':', is_hex) &&
+      header.take(&ignored, kAny, ' ', is_hex) && header.take(&inode, 20, '\0', is_digit);
+  if (!well_formed || (!header.at_end() && !header.take(' '))) return false;
+  header.skip_spaces();
+  if (inode.find_first_not_of('0') != std::string_view::npos) perms |= kOfFile;
+  *mapping = Mapping{hex_value(start), hex_value(end), perms, header.at()};
+  return true;
+}
+
+// Spaces, and then digits to the end.
+bool parse_figure(std::string_view text, double* figure) {
+  size_t at = 0;
+  while (at < text.size() && text[at] == ' ') at++;
+  if (at == text.size()) return false;
+  uint64_t value = 0;
+  for (; at < text.size(); at++) {
+    if (!is_digit(text[at])) return false;
+    value = value * 10 + static_cast<uint64_t>(text[at] - '0');
+    if (value > kMaxSafeInteger) return false;
+  }
+  *figure = static_cast<double>(value);
+  return true;
+}
+
+// The place of a name in a list, where it is put if it is not there; kMostNames if that is full.
+size_t place_of(std::string_view name, std::vector<std::string>* names) {
+  const auto found = std::find(names->begin(), names->end(), name);
+  const size_t place = static_cast<size_t>(found - names->begin());
+  if (found == names->end() && place < kMostNames) names->emplace_back(name);
+  return place;
+}
+
+}  // namespace
+
+size_t SmapsParser::take(std::string_view text) {
+  size_t at = 0;
+  while (!done()) {
+    const size_t newline = text.find('\n', at);
+    if (newline == std::string_view::npos) break;
+    take_line(text.substr(at, newline - at));
+    at = newline + 1;
+  }
+  return at;
+}
+
+void SmapsParser::take_end(std::string_view line) {
+  if (!done() && !line.empty()) take_line(line);
+}
+
+void SmapsParser::take_line(std::string_view line) {
+  line_number_++;
+  if (!line.empty() && line[0] >= 'A' && line[0] <= 'Z') {
+    take_field(line);
+  } else {
+    take_header(line);
+  }
+}
+
+void SmapsParser::take_header(std::string_view line) {
+  Mapping mapping;
+  if (!parse_header(line, &mapping)) {
+    fail(line, "start-end perms offset device inode [path]");
+    return;
+  }
+  in_record_ = true;
+  next_field_ = 0;
+  // They come in the order of their addresses.
+  past_range_ = range_ && mapping.start >= range_->end;
+  wanted_ = !range_ || (!past_range_ && mapping.end > range_->start);
+  if (!wanted_) return;
+  table_.starts.push_back(mapping.start);
+  table_.ends.push_back(mapping.end);
+  table_.perms.push_back(mapping.perms);
+  table_.flags.push_back(0);
+  table_.text_starts.push_back(static_cast<double>(table_.text.size()));
+  table_.path_starts.push_back(static_cast<double>(table_.text.size() + mapping.path));
+  for (std::vector<double>& column : table_.fields_kb) column.push_back(kNone);
+  keep(line);
+}
+
+// 'Key:   123 kB', 'THPeligible:  0' or 'VmFlags: rd wr ...'.
+void SmapsParser::take_field(std::string_view line) {
+  const bool is_same = next_field_ < fields_.size() && fields_[next_field_].line == line;
+  Field* field = is_same ? &fields_[next_field_] : field_of(line);
+  if (!field || (!is_same && !parse_field(line, field))) return;
+  next_field_++;
+  if (!wanted_) return;
+  if (field->is_figure) {
+    table_.fields_kb[*field->column].back() = field->figure_kb;
+  } else {
+    table_.flags.back() |= field->flags;
+    keep(line);
+  }
+}
+
+// Null, after an error, for a line that is none, or the second of its name.
+SmapsParser::Field* SmapsParser::field_of(std::string_view line) {
+  const std::string_view name = line.substr(0, line.find(':'));
+  if (!in_record_) {
+    fail(line, "the address range of a VMA before its first field");
+    return nullptr;
+  }
+  if (name.size() == line.size()) {
+    fail(line, "a field, 'Name: value'");
+    return nullptr;
+  }
+  if (next_field_ < fields_.size() && fields_[next_field_].name == name) {
+    return &fields_[next_field_];
+  }
+  // From here on the record is not as the one before was.
+  fields_.resize(next_field_);
+  const bool is_second = std::any_of(fields_.begin(), fields_.end(),
+                                     [&](const Field& field) { return field.name == name; });
+  if (is_second || fields_.size() == kMostFields) {
+    fail(line, "a field that the record has not got yet");
+    return nullptr;
+  }
+  fields_.emplace_back().name = name;
+  return &fields_.back();
+}
+
+bool SmapsParser::parse_field(std::string_view line, Field* field) {
+  std::string_view value = line.substr(field->name.size() + 1);
+  field->is_figure = value.ends_with(kUnit);
+  if (field->is_figure) {
+    value.remove_suffix(kUnit.size());
+    if (!parse_figure(value, &field->figure_kb)) return fail(line, "a number of kB");
+    if (!field->column && !find_column(field)) return fail(line, "at most 64 fields");
+  } else if (field->name == "VmFlags" && !parse_flags(value, &field->flags)) {
+    return fail(line, "flags of two letters");
+  }
+  field->line = line;
+  return true;
+}
+
+bool SmapsParser::find_column(Field* field) {
+  const size_t place = place_of(field->name, &table_.field_names);
+  if (place == kMostNames) return false;
+  if (place == table_.fields_kb.size()) {
+    table_.fields_kb.emplace_back(table_.starts.size(), kNone);
+  }
+  field->column = place;
+  return true;
+}
+
+// ' rd wr mr', and perhaps a space at the end [show_smap_vma_flags].
+bool SmapsParser::parse_flags(std::string_view value, uint64_t* flags) {
+  if (value.ends_with(' ')) value.remove_suffix(1);
+  *flags = 0;
+  for (; !value.empty(); value.remove_prefix(3)) {
+    if (value.size() < 3 || value[0] != ' ' || !is_flag(value[1]) || !is_flag(value[2])) {
+      return false;
+    }
+    const size_t place = place_of(value.substr(1, 2), &table_.flag_names);
+    if (place == kMostNames) return false;
+    *flags |= 1ULL << place;
+  }
+  return true;
+}
+
+void SmapsParser::keep(std::string_view line) {
+  table_.text.append(line);
+  table_.text.push_back('\n');
+}
+
+bool SmapsParser::fail(std::string_view line, const char* expected) {
+  error_ = SmapsFormatError{line_number_, std::string(line), expected};
+  return false;
+}
+
+Status read_smaps(const char* path, SmapsParser* parser) {
+  const Fd fd(open(path, O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return last_failure("open");
+  std::vector<char> buffer(2 * kReadBytes);
+  size_t held = 0;
+  while (!parser->done()) {
+    if (buffer.size() - held < kReadBytes) buffer.resize(2 * buffer.size());
+    const ssize_t got = read(fd.get(), buffer.data() + held, kReadBytes);
+    if (got < 0) return last_failure("read");
+    if (got == 0) {
+      parser->take_end(std::string_view(buffer.data(), held));
+      break;
+    }
+    held += static_cast<size_t>(got);
+    const size_t taken = parser->take(std::string_view(buffer.data(), held));
+    held -= taken;
+    memmove(buffer.data(), buffer.data() + taken, held);
+  }
+  return Done{};
+}
+
+}  // namespace cowlab

@@ -1,0 +1,114 @@
+// Reading /proc/PID/smaps into columns: a row for each VMA, and a column for each figure in kB.
+// fs/proc/task_mmu.c: show_smap, show_map_vma, show_smap_vma_flags; proc_pid_smaps(5).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "result.h"
+
+namespace cowlab {
+
+// The order is that of the bits of SmapsTable.perms in lib/proc/smaps-table.ts.
+enum SmapsPerms : uint8_t {
+  kReadable = 1 << 0,
+  kWritable = 1 << 1,
+  kExecutable = 1 << 2,
+  kMapShared = 1 << 3,
+  kOfFile = 1 << 4,  // its inode is not 0
+};
+
+struct SmapsTable {
+  std::vector<uint64_t> starts;
+  std::vector<uint64_t> ends;
+  std::vector<uint8_t> perms;
+  // Bit i is flag_names[i].
+  std::vector<uint64_t> flags;
+  std::vector<std::string> flag_names;
+  // In the order in which the kernel showed them first; NaN for a VMA without the field.
+  std::vector<std::string> field_names;
+  std::vector<std::vector<double>> fields_kb;
+  // What is not in the columns, line by line as it stood: the first line of each VMA, and the lines
+  // that have no unit. Row i begins at text_starts[i], and the name of its file at path_starts[i].
+  std::string text;
+  std::vector<double> text_starts;
+  std::vector<double> path_starts;
+};
+
+// VMAs that have an address in [start, end).
+struct SmapsRange {
+  uint64_t start;
+  uint64_t end;
+};
+
+struct SmapsFormatError {
+  size_t line_number = 0;  // from 1; 0 is no error
+  std::string line;
+  const char* expected = "";
+};
+
+// Takes the text piece by piece. Its grammar is that of parseSmaps (lib/proc/smaps.ts). Beyond that
+// there are at most 64 names of fields and of flags, which are the bits of vm_flags, and 256 lines
+// a VMA: no text makes it take more memory than some twenty times its own length.
+class SmapsParser {
+ public:
+  // Of all VMAs, or of those in a range.
+  explicit SmapsParser(std::optional<SmapsRange> range) : range_(range) {}
+
+  // Takes the whole lines of a text. Returns how many bytes these are; the rest belongs before the
+  // next piece.
+  size_t take(std::string_view text);
+  // Takes the last line, if it has no newline.
+  void take_end(std::string_view line);
+
+  // It knows all that is to be known: past the range, or after an error.
+  bool done() const { return past_range_ || error_.line_number != 0; }
+  const SmapsTable& table() const { return table_; }
+  const SmapsFormatError& error() const { return error_; }
+
+ private:
+  // A line of a record, as it was last.
+  struct Field {
+    std::string name;
+    std::string line;
+    bool is_figure = false;
+    double figure_kb = 0;
+    // Once it has been a figure.
+    std::optional<size_t> column;
+    // Of VmFlags.
+    uint64_t flags = 0;
+  };
+
+  void take_line(std::string_view line);
+  void take_header(std::string_view line);
+  void take_field(std::string_view line);
+  Field* field_of(std::string_view line);
+  bool parse_field(std::string_view line, Field* field);
+  bool find_column(Field* field);
+  bool parse_flags(std::string_view value, uint64_t* flags);
+  void keep(std::string_view line);
+  // Returns false.
+  bool fail(std::string_view line, const char* expected);
+
+  std::optional<SmapsRange> range_;
+  SmapsTable table_;
+  SmapsFormatError error_;
+  size_t line_number_ = 0;
+  bool past_range_ = false;
+  bool in_record_ = false;
+  // The record at hand is in the range.
+  bool wanted_ = false;
+  // The fields of the record at hand so far, and then those of the one before. They come in the
+  // same order, and most lines are the same again, which then need not be parsed.
+  std::vector<Field> fields_;
+  size_t next_field_ = 0;
+};
+
+// Reads a file of the form of smaps, or of smaps_rollup, until the parser has done.
+Status read_smaps(const char* path, SmapsParser* parser);
+
+}  // namespace cowlab
