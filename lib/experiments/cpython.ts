@@ -5,7 +5,7 @@ import type { ForeignProgram, Python } from '../api/foreign-program.js';
 import { FeatureUnavailableError } from '../errors.js';
 import { pageSizeBytes } from '../proc/host.js';
 import { countPages } from '../proc/pagemap.js';
-import { readSmaps } from '../proc/smaps.js';
+import { privateKb, readSmapsRollup } from '../proc/smaps.js';
 import type { PageRun } from '../schema/selection.js';
 import type { MeasureContext } from './define.js';
 
@@ -122,8 +122,5 @@ function exclusivePages(pid: number, runs: readonly PageRun[]): number {
 
 /** Private memory of a process, in kB. */
 export function ussKb(pid: number): number {
-  return readSmaps(pid).reduce(
-    (total, { fieldsKb }) => total + (fieldsKb['Private_Clean'] ?? 0) + (fieldsKb['Private_Dirty'] ?? 0),
-    0,
-  );
+  return privateKb(readSmapsRollup(pid));
 }

@@ -5,7 +5,7 @@ import { createMemfd } from '../api/file-object.js';
 import { mmap } from '../api/mapping.js';
 import { check } from '../machine/compare.js';
 import { ProcessEndedError, SystemError } from '../errors.js';
-import { readSmaps, readSmapsRollup } from '../proc/smaps.js';
+import { privateKb, readSmaps, readSmapsRollup } from '../proc/smaps.js';
 import type { HostFacts } from '../schema/facts.js';
 import { sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
@@ -163,11 +163,6 @@ function mean(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0) / values.length;
 }
 
-function ownKb(pid: number): number {
-  const { fieldsKb } = readSmapsRollup(pid);
-  return (fieldsKb['Private_Clean'] ?? 0) + (fieldsKb['Private_Dirty'] ?? 0);
-}
-
 async function startPool(
   method: Started['method'],
   count: number,
@@ -190,7 +185,7 @@ async function startPool(
     workers,
     callUs: mean(workers.map(({ forkNs }) => forkNs)) / 1000,
     readyMs: mean(ready),
-    ownKb: mean(workers.map(({ pid }) => ownKb(pid))),
+    ownKb: mean(workers.map(({ pid }) => privateKb(readSmapsRollup(pid)))),
   };
 }
 

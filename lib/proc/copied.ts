@@ -3,6 +3,7 @@
  * processes. A page stops being shared when this process copies it, and as well when the others write theirs or end, so
  * that this is a bound: of pages that stopped being shared, at most as many were copied as there were faults.
  */
+import { sharedKb } from './smaps.js';
 import type { SmapsVma } from './smaps.js';
 
 /** Anonymous private memory at some addresses, and how much of it is mapped by others too. */
@@ -23,15 +24,12 @@ export interface LostSharing {
 }
 
 /** Mappings of a process that a fork shares and a write copies. Memory of files is left out: others map that too. */
-export function sharedParts(vmas: readonly SmapsVma[]): SharedPart[] {
-  return vmas
-    .filter(({ perms, inode }) => perms.endsWith('p') && inode === 0n)
-    .map(({ start, end, path, fieldsKb }) => ({
-      start,
-      end,
-      name: path,
-      sharedKb: (fieldsKb['Shared_Clean'] ?? 0) + (fieldsKb['Shared_Dirty'] ?? 0),
-    }));
+export function inheritedVmas(vmas: readonly SmapsVma[]): SmapsVma[] {
+  return vmas.filter(({ perms, inode }) => perms.endsWith('p') && inode === 0n);
+}
+
+export function sharedParts(inherited: readonly SmapsVma[]): SharedPart[] {
+  return inherited.map((vma) => ({ start: vma.start, end: vma.end, name: vma.path, sharedKb: sharedKb(vma) }));
 }
 
 /** Neighbours merge and mappings are split: what overlaps, then and now, is taken together. */

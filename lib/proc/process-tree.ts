@@ -1,8 +1,9 @@
 /** The processes that descend from one, which may be anybody's: they come and go while one looks. */
 import { readdirSync } from 'node:fs';
-import { SystemError } from '../errors.js';
+import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { PROC_ROOT } from './read.js';
-import { readSmapsRollup } from './smaps.js';
+import { privateKb, readSmapsRollup } from './smaps.js';
+import type { SmapsRollup } from './smaps.js';
 import { readStat } from './stat.js';
 import type { Stat } from './stat.js';
 
@@ -25,6 +26,27 @@ export function ifThere<T>(read: () => T): T | undefined {
   }
 }
 
+/** What came of looking at a process that may end, or be another user's. */
+export function tryProcess<T>(read: () => T): T | 'gone' | 'unreadable' {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    if (['ESRCH', 'ENOENT'].includes(error.code)) return 'gone';
+    if (['EACCES', 'EPERM'].includes(error.code)) return 'unreadable';
+    throw error;
+  }
+}
+
+/** The error of who wants to look at the memory of a process that has none. @param what Begins the sentence. */
+export function noMemoryError(what: string): FeatureUnavailableError {
+  return new FeatureUnavailableError(
+    what,
+    'it has no memory of its own',
+    'It is a kernel thread or a zombie; give the pid of a live process.',
+  );
+}
+
 /** Descendants of one process or several, and themselves, parents first. Pure. */
 export function descendantsOf(roots: number | ReadonlySet<number>, processes: readonly TreeProcess[]): TreeProcess[] {
   const children = new Map<number, TreeProcess[]>();
@@ -40,12 +62,12 @@ export function descendantsOf(roots: number | ReadonlySet<number>, processes: re
   return found;
 }
 
-/** All processes but zombies, which have nothing any more. */
+/** All processes but zombies, which have nothing any more, and those that are hidden from this user [proc(5): hidepid]. */
 export function readProcesses(procRoot: string = PROC_ROOT): TreeProcess[] {
   const pids = readdirSync(procRoot).filter((name) => /^[1-9][0-9]*$/.test(name));
   const stats = pids.flatMap((pid): Stat[] => {
-    const stat = ifThere(() => readStat(Number(pid), procRoot));
-    return stat ? [stat] : [];
+    const stat = tryProcess(() => readStat(Number(pid), procRoot));
+    return typeof stat === 'object' ? [stat] : [];
   });
   const living = stats.filter(({ state }) => !['Z', 'X'].includes(state));
   return living.map(({ pid, ppid, starttimeTicks, comm }) => ({ pid, parent: ppid, startTicks: starttimeTicks, comm }));
@@ -56,20 +78,28 @@ export function readProcessTree(root: number, procRoot: string = PROC_ROOT): Tre
   return descendantsOf(root, readProcesses(procRoot));
 }
 
-/** Memory of one process, in kB, as smaps_rollup has it. */
-export interface ProcessMemory extends TreeProcess {
+interface MemoryFigures {
   rssKb: number;
   pssKb: number;
   /** Private_Clean and Private_Dirty: what would be free if it ended now (USS). */
   ussKb: number;
 }
 
-export interface TreeMemory {
+/** Memory of one process, in kB, as smaps_rollup has it. */
+export interface ProcessMemory extends TreeProcess, MemoryFigures {}
+
+/** The figures are sums. Only that of Pss counts each page once. */
+export interface TreeMemory extends MemoryFigures {
   processes: ProcessMemory[];
-  /** Sums. Only that of Pss counts each page once. */
-  rssKb: number;
-  pssKb: number;
-  ussKb: number;
+}
+
+export function memoryFigures(rollup: SmapsRollup): MemoryFigures {
+  return { rssKb: rollup.fieldsKb['Rss'] ?? 0, pssKb: rollup.fieldsKb['Pss'] ?? 0, ussKb: privateKb(rollup) };
+}
+
+export function sumMemory(all: readonly MemoryFigures[]): MemoryFigures {
+  const total = (key: keyof MemoryFigures): number => all.reduce((sum, one) => sum + one[key], 0);
+  return { rssKb: total('rssKb'), pssKb: total('pssKb'), ussKb: total('ussKb') };
 }
 
 /**
@@ -79,11 +109,7 @@ export interface TreeMemory {
 export function readTreeMemory(root: number, procRoot: string = PROC_ROOT): TreeMemory {
   const processes = readProcessTree(root, procRoot).flatMap((process): ProcessMemory[] => {
     const rollup = ifThere(() => readSmapsRollup(process.pid, procRoot));
-    if (!rollup) return [];
-    const { fieldsKb } = rollup;
-    const ussKb = (fieldsKb['Private_Clean'] ?? 0) + (fieldsKb['Private_Dirty'] ?? 0);
-    return [{ ...process, rssKb: fieldsKb['Rss'] ?? 0, pssKb: fieldsKb['Pss'] ?? 0, ussKb }];
+    return rollup ? [{ ...process, ...memoryFigures(rollup) }] : [];
   });
-  const total = (key: 'rssKb' | 'pssKb' | 'ussKb'): number => processes.reduce((sum, process) => sum + process[key], 0);
-  return { processes, rssKb: total('rssKb'), pssKb: total('pssKb'), ussKb: total('ussKb') };
+  return { processes, ...sumMemory(processes) };
 }

@@ -1,15 +1,14 @@
 /** Whom a process shares its memory with: which other processes map the same pages. */
-import { readdirSync } from 'node:fs';
-import { FeatureUnavailableError, SystemError } from '../errors.js';
+import { SystemError } from '../errors.js';
 import { native } from '../native.js';
 import { bounds, sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import { PAGE_STATES, readPageStates, readPagemap } from './pagemap.js';
-import { PROC_ROOT, readPidFile } from './read.js';
-import { parseSmaps, readSmaps } from './smaps.js';
+import { noMemoryError, readProcesses, tryProcess } from './process-tree.js';
+import { readPidFile } from './read.js';
+import { parseSmaps, readSmaps, sumKb } from './smaps.js';
 import type { SmapsVma } from './smaps.js';
 import { readStat } from './stat.js';
-import type { Stat } from './stat.js';
 
 export type Relation = 'parent' | 'child' | 'sibling' | 'ancestor' | 'descendant' | 'other';
 
@@ -56,10 +55,6 @@ const TOO_LARGE = 'it is larger than 64 GiB of pages of 4 KiB, too large to be l
 
 const WHY_UNKNOWN = 'page frames, which tell whether two pages are one, are shown with CAP_SYS_ADMIN only';
 
-function sumOf({ fieldsKb }: SmapsVma, fields: readonly string[]): number {
-  return fields.reduce((total, field) => total + (fieldsKb[field] ?? 0), 0);
-}
-
 /** Where a VMA lies in what two processes may have in common: in its file, or at its addresses if it has none. */
 interface Extent {
   vma: SmapsVma;
@@ -78,7 +73,7 @@ function objectOf({ inode, device }: SmapsVma): string {
 }
 
 function mayBeShared(vma: SmapsVma): boolean {
-  return sumOf(vma, SHARED_FIELDS) > 0;
+  return sumKb(vma, SHARED_FIELDS) > 0;
 }
 
 function isTooLarge({ first, end }: Extent): boolean {
@@ -220,18 +215,6 @@ function* overlapping(list: readonly Candidate[], { first, end }: Extent): Gener
 const SHARED_FIELDS = ['Shared_Clean', 'Shared_Dirty', 'Shared_Hugetlb'];
 const PRIVATE_FIELDS = ['Private_Clean', 'Private_Dirty', 'Private_Hugetlb'];
 
-/** What happens to one that ends, or may not be read, while it is looked at. */
-function tryProcess<T>(read: () => T): T | 'gone' | 'unreadable' {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof SystemError)) throw error;
-    if (error.code === 'ESRCH') return 'gone';
-    if (error.code === 'EACCES' || error.code === 'EPERM') return 'unreadable';
-    throw error;
-  }
-}
-
 /** What `other` is to `pid`. Pure. @param parents The parent of each process. */
 export function relationOf(pid: number, other: number, parents: ReadonlyMap<number, number>): Relation {
   const descends = (from: number, to: number): boolean => {
@@ -250,16 +233,6 @@ export function relationOf(pid: number, other: number, parents: ReadonlyMap<numb
   return parents.get(other) === parents.get(pid) ? 'sibling' : 'other';
 }
 
-function readAllStats(procRoot: string): Map<number, Stat> {
-  const stats = new Map<number, Stat>();
-  for (const name of readdirSync(procRoot)) {
-    if (!/^[1-9][0-9]*$/.test(name)) continue;
-    const stat = tryProcess(() => readStat(Number(name), procRoot));
-    if (typeof stat !== 'string') stats.set(stat.pid, stat);
-  }
-  return stats;
-}
-
 /**
  * Which memory of a process is its own and which is shared, and with whom. No process is stopped: what they map or write
  * meanwhile is seen in between. Anonymous memory is looked for at the same addresses, where a fork leaves it, and files
@@ -273,17 +246,11 @@ export function readSharing(pid: number, options: { frames?: boolean } = {}): Me
   const unit = native().pageSizeBytes;
   const { comm, starttimeTicks } = readStat(pid);
   const vmas = readSmaps(pid);
-  if (vmas.length === 0) {
-    throw new FeatureUnavailableError(
-      `The memory of ${String(pid)} (${comm})`,
-      'it has none of its own',
-      'It is a kernel thread or a zombie; give the pid of a live process.',
-    );
-  }
+  if (vmas.length === 0) throw noMemoryError(`The memory of ${String(pid)} (${comm})`);
   const candidates = new Candidates(pid, vmas, unit);
-  const stats = readAllStats(PROC_ROOT);
+  const processes = new Map(readProcesses().map((process) => [process.pid, process]));
   let unreadable = 0;
-  for (const other of stats.keys()) {
+  for (const other of processes.keys()) {
     if (other === pid) continue;
     const outcome = tryProcess(() => {
       // The lines of maps are the first lines of the records of smaps, which cost far more to make.
@@ -295,10 +262,10 @@ export function readSharing(pid: number, options: { frames?: boolean } = {}): Me
   if (readStat(pid).starttimeTicks !== starttimeTicks) {
     throw new SystemError({ code: 'ESRCH', errno: -3, syscall: 'read', message: `process ${String(pid)} has ended` });
   }
-  const parents = new Map([...stats.values()].map(({ pid: child, ppid }) => [child, ppid]));
+  const parents = new Map([...processes.values()].map(({ pid: child, parent }) => [child, parent]));
   const sharer = (other: number, pages: Figure): Sharer => ({
     pid: other,
-    comm: stats.get(other)?.comm ?? '',
+    comm: processes.get(other)?.comm ?? '',
     relation: relationOf(pid, other, parents),
     pages,
   });
@@ -314,8 +281,8 @@ export function readSharing(pid: number, options: { frames?: boolean } = {}): Me
     for (const one of found) inAll.set(one.pid, [...(inAll.get(one.pid) ?? []), one.pages]);
     return {
       vma,
-      ownKb: sumOf(vma, PRIVATE_FIELDS),
-      sharedKb: sumOf(vma, SHARED_FIELDS),
+      ownKb: sumKb(vma, PRIVATE_FIELDS),
+      sharedKb: sumKb(vma, SHARED_FIELDS),
       sharedWith: found,
       elsewherePages: elsewhere(vma, candidate),
     };

@@ -224,6 +224,21 @@ export function vmaPages(vma: Pick<SmapsVma, 'start' | 'end'>, pageSizeBytes: nu
   return Number(vma.end - vma.start) / pageSizeBytes;
 }
 
+/** The sum of some figures of a VMA, or of a rollup. */
+export function sumKb({ fieldsKb }: Pick<SmapsVma, 'fieldsKb'>, fields: readonly string[]): number {
+  return fields.reduce((total, field) => total + (fieldsKb[field] ?? 0), 0);
+}
+
+/** What this process alone maps; of a whole process its USS. */
+export function privateKb(vma: Pick<SmapsVma, 'fieldsKb'>): number {
+  return sumKb(vma, ['Private_Clean', 'Private_Dirty']);
+}
+
+/** What others map too. */
+export function sharedKb(vma: Pick<SmapsVma, 'fieldsKb'>): number {
+  return sumKb(vma, ['Shared_Clean', 'Shared_Dirty']);
+}
+
 /**
  * Whether fork asks for this VMA's whole length again: VM_ACCOUNT without VM_DONTCOPY [kernel/fork.c: dup_mmap].
  */

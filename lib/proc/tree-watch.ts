@@ -1,14 +1,13 @@
 /** A process tree looked at again and again: what each uses, and what it may have copied since it was forked. */
-import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { native } from '../native.js';
 import { requireInteger } from '../schema/arguments.js';
 import type { Figure } from '../schema/figure.js';
-import { lostSharing, sharedParts } from './copied.js';
+import { inheritedVmas, lostSharing, sharedParts } from './copied.js';
 import type { LostSharing, SharedPart } from './copied.js';
-import { descendantsOf, ifThere, readProcesses } from './process-tree.js';
+import { descendantsOf, memoryFigures, noMemoryError, readProcesses, sumMemory, tryProcess } from './process-tree.js';
 import type { ProcessMemory, TreeMemory, TreeProcess } from './process-tree.js';
 import { readPidFile } from './read.js';
-import { parseSmaps, parseSmapsRollup } from './smaps.js';
+import { parseSmaps, parseSmapsRollup, privateKb, sharedKb } from './smaps.js';
 import { readStat } from './stat.js';
 import type { Stat } from './stat.js';
 
@@ -105,13 +104,7 @@ export class TreeWatch {
   constructor(root: number, exclude = 0) {
     requireInteger('root', root, 1, 2 ** 31 - 1);
     requireInteger('exclude', exclude, 0, 2 ** 31 - 1);
-    if (readPidFile(root, 'maps') === '') {
-      throw new FeatureUnavailableError(
-        `The memory of ${String(root)}`,
-        'it has none of its own',
-        'It is a kernel thread or a zombie; give the pid of a live process.',
-      );
-    }
+    if (readPidFile(root, 'maps') === '') throw noMemoryError(`The memory of ${String(root)}`);
     this.#roots = new Set([root]);
     this.#exclude = exclude;
   }
@@ -125,20 +118,17 @@ export class TreeWatch {
     const unreadable: number[] = [];
     const born = tree.some(({ pid }) => !this.#known.has(pid));
     const processes = tree.flatMap((process): WatchedMemory[] => {
-      const seen = readable(() => this.#look(process, born, left));
+      const seen = tryProcess(() => this.#look(process, born, left));
       if (seen === 'unreadable') unreadable.push(process.pid);
       return typeof seen === 'object' ? [seen] : [];
     });
     this.#first = false;
-    const total = (key: 'rssKb' | 'pssKb' | 'ussKb'): number => processes.reduce((all, one) => all + one[key], 0);
     return {
       elapsedMs: start - this.#began,
       costMs: performance.now() - start,
       longestReadMs: this.#longestReadMs,
       processes,
-      rssKb: total('rssKb'),
-      pssKb: total('pssKb'),
-      ussKb: total('ussKb'),
+      ...sumMemory(processes),
       unreadable,
     };
   }
@@ -176,15 +166,12 @@ export class TreeWatch {
     const { pid } = process;
     const readBefore = this.#readMs;
     const known = this.#update(process, readStat(pid), born, left);
-    const { fieldsKb } = parseSmapsRollup(this.#readMemory(pid, 'smaps_rollup'));
+    const rollup = parseSmapsRollup(this.#readMemory(pid, 'smaps_rollup'));
     this.#longestReadMs = Math.max(this.#longestReadMs, this.#readMs - readBefore);
-    const kb = (...fields: string[]): number => fields.reduce((all, field) => all + (fieldsKb[field] ?? 0), 0);
     return {
       ...process,
-      rssKb: kb('Rss'),
-      pssKb: kb('Pss'),
-      ussKb: kb('Private_Clean', 'Private_Dirty'),
-      sharedKb: kb('Shared_Clean', 'Shared_Dirty'),
+      ...memoryFigures(rollup),
+      sharedKb: sharedKb(rollup),
       minorFaults: known.faults - known.faultsAtFirst,
       copiedKb: known.copiedKb === 0 ? 0 : { min: 0, max: known.copiedKb, why: WHY_BOUND },
     };
@@ -206,7 +193,7 @@ export class TreeWatch {
     if (vmas.length === 0) return known;
     // What is copied while the mappings are read may be in them or not: its faults count before them and after.
     const mostKb = (readStat(process.pid).minflt - known.faults) * this.#pageKb;
-    const parts = sharedParts(vmas);
+    const parts = sharedParts(inheritedVmas(vmas));
     const lost = lostSharing(known.parts, parts);
     const lostKb = lost.reduce((all, one) => all + one.lostKb, 0);
     known.copiedKb += known.sharedAnew ? mostKb : Math.min(lostKb, mostKb);
@@ -220,18 +207,16 @@ export class TreeWatch {
   /** Sees a process for the first time, or the first time after execve. */
   #meet(process: TreeProcess, stat: Stat, image: string): Known {
     const before = this.#known.get(process.pid);
-    const vmas = parseSmaps(this.#readMemory(process.pid, 'smaps'));
+    const inherited = inheritedVmas(parseSmaps(this.#readMemory(process.pid, 'smaps')));
     // The faults of a child count from its fork [kernel/fork.c: copy_signal]. What it has copied by now is private.
     const wasForked = !this.#first && !before;
-    const ownKb = vmas
-      .filter(({ perms, inode }) => perms.endsWith('p') && inode === 0n)
-      .reduce((all, { fieldsKb }) => all + (fieldsKb['Private_Clean'] ?? 0) + (fieldsKb['Private_Dirty'] ?? 0), 0);
+    const ownKb = inherited.reduce((all, vma) => all + privateKb(vma), 0);
     const known: Known = {
       process,
       image,
       faultsAtFirst: before?.faultsAtFirst ?? (wasForked ? 0 : stat.minflt),
       faults: stat.minflt,
-      parts: sharedParts(vmas),
+      parts: sharedParts(inherited),
       copiedKb: wasForked ? Math.min(ownKb, readStat(process.pid).minflt * this.#pageKb) : (before?.copiedKb ?? 0),
       broken: before?.broken ?? [],
       childFaults: stat.cminflt,
@@ -261,14 +246,5 @@ export class TreeWatch {
     same.toMs = now;
     if (lost.start < same.start) same.start = lost.start;
     if (lost.end > same.end) same.end = lost.end;
-  }
-}
-
-function readable<T>(read: () => T): T | 'unreadable' | undefined {
-  try {
-    return ifThere(read);
-  } catch (error) {
-    if (error instanceof SystemError && ['EACCES', 'EPERM'].includes(error.code)) return 'unreadable';
-    throw error;
   }
 }

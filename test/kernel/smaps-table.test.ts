@@ -45,7 +45,12 @@ const header = fc
   .record({
     start: hex(2n ** 64n - 1n),
     end: hex(2n ** 64n - 1n),
-    perms: fc.tuple(...['r-', 'w-', 'x-', 'ps'].map((letters) => fc.constantFrom(...letters))),
+    perms: fc.tuple(
+      fc.constantFrom('r', '-'),
+      fc.constantFrom('w', '-'),
+      fc.constantFrom('x', '-'),
+      fc.constantFrom('p', 's'),
+    ),
     offset: hex(2n ** 64n - 1n),
     device: fc.constantFrom('00:00', 'fe:01', '103:12345'),
     inode: fc.constantFrom('0', '77', '18446744073709551615'),

@@ -202,7 +202,7 @@ describe('a watched tree', () => {
   test('a process without memory is refused, and why', (context) => {
     const lacking = whyNoKernelThread();
     if (lacking !== undefined) context.skip(lacking);
-    expect(() => new TreeWatch(KERNEL_THREAD)).toThrow(/none of its own/);
+    expect(() => new TreeWatch(KERNEL_THREAD)).toThrow(/no memory of its own/);
   });
 
   test('a process that is not there is ESRCH', () => {

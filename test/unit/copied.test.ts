@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { lostSharing, sharedParts } from '../../lib/proc/copied.js';
+import { inheritedVmas, lostSharing, sharedParts } from '../../lib/proc/copied.js';
 import type { SharedPart } from '../../lib/proc/copied.js';
 import { parseSmaps } from '../../lib/proc/smaps.js';
 
@@ -42,6 +42,6 @@ describe('memory that stopped being shared', () => {
         record('3000-4000', 'r--p', 7, '/usr/lib/x.so') +
         record('4000-5000', 'rw-p', 0, ''),
     );
-    expect(sharedParts(vmas)).toEqual([part(0x1000, 0x2000, 8, '[heap]'), part(0x4000, 0x5000, 8)]);
+    expect(sharedParts(inheritedVmas(vmas))).toEqual([part(0x1000, 0x2000, 8, '[heap]'), part(0x4000, 0x5000, 8)]);
   });
 });

@@ -2,7 +2,6 @@
  * `cowlab predict`: what would a fork of a process charge, VMA by VMA, and would it succeed here? Nothing is forked:
  * the charges are read from the VmFlags of smaps, and the model's admission rules judge them (MODEL.md rules 12, 13).
  */
-import { FeatureUnavailableError } from '../../errors.js';
 import { admitCountedFork, admitFork, strictLimitPages, type AdmissionRule } from '../model/admission.js';
 import { inInitialUserNamespace, readForkFailureEvidence } from '../../proc/fork-evidence.js';
 import {
@@ -12,6 +11,7 @@ import {
   type ForkErrno,
   type ForkFailureCause,
 } from '../../proc/fork-failure.js';
+import { noMemoryError } from '../../proc/process-tree.js';
 import { PROC_ROOT, type Pid } from '../../proc/read.js';
 import { readSmaps, vmaPages, type SmapsVma } from '../../proc/smaps.js';
 import { readStat, readStatm } from '../../proc/stat.js';
@@ -166,13 +166,7 @@ interface Judged {
 function judgeProcess(pid: Pid, facts: HostFacts, procRoot: string, reading?: CommitReading): Judged {
   const stat = readStat(pid, procRoot);
   const smaps = readSmaps(pid, procRoot);
-  if (smaps.length === 0) {
-    throw new FeatureUnavailableError(
-      `A fork of ${stat.pid} (${stat.comm})`,
-      'it has no memory of its own',
-      'It is a kernel thread or a zombie; give the pid of a live process.',
-    );
-  }
+  if (smaps.length === 0) throw noMemoryError(`A fork of ${stat.pid} (${stat.comm})`);
   const vmas = chargesOf(smaps, facts.pageSizeBytes);
   // The admin reserve is asked with the rights of who forks, in the initial user namespace [cap_vm_enough_memory].
   const capSysAdmin =
