@@ -76,13 +76,13 @@ int scan(int fd, uint64_t address, uint64_t pages, uint64_t categories, Found fo
   return 0;
 }
 
-PageState state_of(uint64_t entry) {
+constexpr PageState state_of(uint64_t entry) {
   if (entry & kPresent) return entry & kExclusivelyMapped ? kExclusive : kShared;
   return entry & kSwap ? kSwapped : kNotPresent;
 }
 
 // Present, mapped not exclusively, not of a file: another process's page too, or the zero page.
-bool may_be_zero_page(uint64_t entry) {
+constexpr bool may_be_zero_page(uint64_t entry) {
   return (entry & (kPresent | kExclusivelyMapped | kFileOrShared)) == kPresent;
 }
 
@@ -101,29 +101,44 @@ Status read_entries(int fd, uint64_t index, uint64_t count, uint64_t* entries) {
   return Done{};
 }
 
-// Adds to the totals of the states that the entries tell. Returns how many pages may be the zero
-// page. Without branches or memory between the entries: a branch a page would cost as much as the
-// kernel's work.
+// Four counts side by side in one word, 16 bits each.
+constexpr int kPresentLane = 0;
+constexpr int kExclusiveLane = 16;
+constexpr int kSwappedLane = 32;
+constexpr int kDoubtfulLane = 48;
+static_assert(kChunkEntries < 1 << 16, "a count of a chunk fits into its lane");
+
+constexpr uint64_t lane_of(uint64_t counts, int lane) { return counts >> lane & 0xffff; }
+
+// By the eight highest bits of an entry, 1 in the lane of each count that the page is in.
+constexpr std::array<uint64_t, 256> kCounts = [] {
+  std::array<uint64_t, 256> counts{};
+  for (uint64_t high = 0; high < counts.size(); high++) {
+    const uint64_t entry = high << 56;
+    uint64_t& count = counts[high];
+    if (entry & kPresent) count |= 1ULL << kPresentLane;
+    if (state_of(entry) == kExclusive) count |= 1ULL << kExclusiveLane;
+    if (state_of(entry) == kSwapped) count |= 1ULL << kSwappedLane;
+    if (may_be_zero_page(entry)) count |= 1ULL << kDoubtfulLane;
+  }
+  return counts;
+}();
+
+// Adds to the totals of the states that the entries, at most a chunk of them, tell. Returns how
+// many pages may be the zero page. One look-up a page: taking the bits apart would cost a quarter
+// of the kernel's work.
 uint64_t count_states(const uint64_t* entries, uint64_t count,
                       std::array<uint64_t, kPageStates>* totals) {
-  uint64_t present = 0;
-  uint64_t exclusive = 0;
-  uint64_t swapped = 0;
-  uint64_t doubtful = 0;
-  for (uint64_t i = 0; i < count; i++) {
-    const uint64_t entry = entries[i];
-    const uint64_t is_present = entry >> 63;
-    const uint64_t is_exclusive = is_present & (entry >> 56);
-    present += is_present;
-    exclusive += is_exclusive;
-    swapped += ~is_present & (entry >> 62) & 1;
-    doubtful += is_present & ~is_exclusive & ~(entry >> 61);
-  }
+  uint64_t counts = 0;
+  for (uint64_t i = 0; i < count; i++) counts += kCounts[entries[i] >> 56];
+  const uint64_t present = lane_of(counts, kPresentLane);
+  const uint64_t exclusive = lane_of(counts, kExclusiveLane);
+  const uint64_t swapped = lane_of(counts, kSwappedLane);
   (*totals)[kNotPresent] += count - present - swapped;
   (*totals)[kExclusive] += exclusive;
   (*totals)[kShared] += present - exclusive;
   (*totals)[kSwapped] += swapped;
-  return doubtful;
+  return lane_of(counts, kDoubtfulLane);
 }
 
 // Gives pages another state than their entries tell.
