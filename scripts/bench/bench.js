@@ -29,11 +29,11 @@ const WARM_UP_RUNS = 3;
  * @property {string} name
  * @property {'ns' | 'ms' | 'MiB'} unit
  * @property {number} runs
- * @property {Side} ours
- * @property {Side | null} floor Null where the bar is absolute.
+ * @property {Side | null} ours Null if it was not measured, for want of memory.
+ * @property {Side | null} floor Null where there is none.
  * @property {string} bar
  * @property {number | null} ratio
- * @property {boolean} met
+ * @property {boolean | null} met Null if it was not measured.
  * @property {PeerLine[]} [peers]
  */
 
@@ -41,10 +41,10 @@ const WARM_UP_RUNS = 3;
  * What others take for the same.
  * @typedef {object} PeerLine
  * @property {string} name
- * @property {Side} its
- * @property {number} ratio Ours to theirs.
+ * @property {Side | null} its Null if it is not there.
+ * @property {number | null} ratio Ours to theirs.
  * @property {string} bar
- * @property {boolean} met
+ * @property {boolean | null} met Null if it was not measured.
  */
 
 /** @param {number[]} values */
@@ -72,17 +72,20 @@ async function round(comparison, program, runs, floorFirst) {
       if (ourCounts.join() !== itsCounts.join()) {
         throw new Error(`${comparison.name}: we count ${ourCounts.join()}, C counts ${itsCounts.join()}`);
       }
-      const theirs = [];
-      for (const { runner, per } of peers) theirs.push(((await runner.run())[0] ?? NaN) / per);
+      for (const [index, { runner, per, every = 1 }] of peers.entries()) {
+        if (typeof runner === 'string' || i % every !== 0) continue;
+        const [ns = NaN] = await runner.run();
+        if (i >= 0) peerNs[index]?.push(ns / per);
+      }
       if (i < 0) continue;
       ourNs.push(our / comparison.per);
       floorNs.push(its / comparison.per);
-      theirs.forEach((ns, index) => peerNs[index]?.push(ns));
     }
   } finally {
-    await Promise.all([ours, floor, ...others, ...peers.map(({ runner }) => runner)].map((one) => one.close()));
+    const runners = peers.flatMap(({ runner }) => (typeof runner === 'string' ? [] : [runner]));
+    await Promise.all([ours, floor, ...others, ...runners].map((one) => one.close()));
   }
-  return { ourNs, floorNs, peers: peers.map(({ name, bar }, index) => ({ name, bar, ns: peerNs[index] ?? [] })) };
+  return { ourNs, floorNs, peers: peers.map((peer, index) => ({ ...peer, ns: peerNs[index] ?? [] })) };
 }
 
 /**
@@ -95,14 +98,14 @@ async function compare(comparison, program, runs) {
   const { rounds = 1 } = comparison;
   const ourNs = [];
   const floorNs = [];
-  /** @type {Map<string, { bar: number | undefined, ns: number[] }>} */
+  /** @type {Map<string, PeerRuns>} */
   const peers = new Map();
   for (let i = 0; i < rounds; i++) {
     const figures = await round(comparison, program, Math.ceil(runs / rounds), i % 2 === 1);
     ourNs.push(...figures.ourNs);
     floorNs.push(...figures.floorNs);
-    for (const { name, bar, ns } of figures.peers) {
-      peers.set(name, { bar, ns: [...(peers.get(name)?.ns ?? []), ...ns] });
+    for (const peer of figures.peers) {
+      peers.set(peer.name, { ...peer, ns: [...(peers.get(peer.name)?.ns ?? []), ...peer.ns] });
     }
   }
   const [our, its] = [side(ourNs), side(floorNs)];
@@ -114,27 +117,50 @@ async function compare(comparison, program, runs) {
     ours: our,
     floor: its,
     ratio: our.median / its.median,
-    bar:
-      'ratio' in bar
-        ? Number.isFinite(bar.ratio)
-          ? `at most ${bar.ratio.toFixed(2)} of C`
-          : 'none'
-        : `at most C + ${bar.addedNs / 1000} us`,
-    met: our.median <= ('ratio' in bar ? its.median * bar.ratio : its.median + bar.addedNs),
-    peers: [...peers].map(([name, peer]) => peerLine(name, peer, our)),
+    ...judge(bar, our.median, its.median),
+    peers: [...peers.values()].map((peer) => peerLine(peer, our)),
   };
 }
 
 /**
- * @param {string} name
- * @param {{ bar: number | undefined, ns: number[] }} peer
+ * @param {Comparison['bar']} bar
+ * @param {number} ourNs
+ * @param {number} itsNs
+ */
+function judge(bar, ourNs, itsNs) {
+  if ('mostNs' in bar) return { bar: `at most ${bar.mostNs / 1e6} ms`, met: ourNs <= bar.mostNs };
+  if ('addedNs' in bar) return { bar: `at most C + ${bar.addedNs / 1000} us`, met: ourNs <= itsNs + bar.addedNs };
+  const limited = Number.isFinite(bar.ratio);
+  return { bar: limited ? `at most ${bar.ratio.toFixed(2)} of C` : 'none', met: ourNs <= itsNs * bar.ratio };
+}
+
+/**
+ * @param {Comparison} comparison
+ * @returns {Line | undefined} If the memory that it needs is not available.
+ */
+function withoutMemory({ name, needsMib = 0 }) {
+  const [, availableKb = '0'] = /^MemAvailable: +([0-9]+) kB$/m.exec(fs.readFileSync('/proc/meminfo', 'utf8')) ?? [];
+  // A GiB is left to others.
+  if (needsMib === 0 || Number(availableKb) / 1024 > needsMib + 1024) return undefined;
+  const bar = `not measured: needs ${needsMib + 1024} MiB available`;
+  return { name, unit: 'ns', runs: 0, ours: null, floor: null, ratio: null, bar, met: null };
+}
+
+/** @typedef {import('./comparisons.js').Peer & { ns: number[] }} PeerRuns */
+
+/**
+ * @param {PeerRuns} peer
  * @param {Side} our
  * @returns {PeerLine}
  */
-function peerLine(name, { bar, ns }, our) {
+function peerLine({ name, bar = Infinity, runner, ns }, our) {
+  const limit = Number.isFinite(bar) ? `at most ${bar.toFixed(2)} of it` : 'none';
+  if (typeof runner === 'string') {
+    return { name, its: null, ratio: null, bar: `not measured: needs ${runner}`, met: null };
+  }
   const its = side(ns);
   const ratio = our.median / its.median;
-  return { name, its, ratio, bar: bar ? `at most ${bar.toFixed(2)} of it` : 'none', met: ratio <= (bar ?? Infinity) };
+  return { name, its, ratio, bar: limit, met: ratio <= bar };
 }
 
 /**
@@ -185,6 +211,15 @@ function show(measured, unit) {
   return `${(measured.median / divisor).toFixed(2)} ± ${(measured.mad / divisor).toFixed(2)} ${shownUnit}`;
 }
 
+/**
+ * @param {string} bar
+ * @param {boolean | null} met
+ */
+function showMet(bar, met) {
+  if (bar === 'none' || met === null) return '';
+  return met ? 'yes' : 'NO';
+}
+
 /** @param {Line[]} lines */
 function printTable(lines) {
   const table = new Table({
@@ -205,15 +240,15 @@ function printTable(lines) {
       'C, or peer': show(floor, unit),
       ratio: ratio?.toFixed(3) ?? '',
       bar,
-      met: bar === 'none' ? '' : met ? 'yes' : 'NO',
+      met: showMet(bar, met),
     });
     for (const peer of peers) {
       table.addRow({
         benchmark: `  ${peer.name}`,
         'C, or peer': show(peer.its, unit),
-        ratio: peer.ratio.toFixed(3),
+        ratio: peer.ratio?.toFixed(3) ?? '',
         bar: peer.bar,
-        met: peer.bar === 'none' ? '' : peer.met ? 'yes' : 'NO',
+        met: showMet(peer.bar, peer.met),
       });
     }
   }
@@ -243,7 +278,7 @@ async function main() {
     for (const comparison of COMPARISONS) {
       if (!wanted(comparison.name)) continue;
       console.error(`${comparison.name} ...`);
-      lines.push(await compare(comparison, program, runs ?? comparison.runs));
+      lines.push(withoutMemory(comparison) ?? (await compare(comparison, program, runs ?? comparison.runs)));
     }
   } finally {
     remove();
@@ -267,7 +302,7 @@ async function main() {
     printTable(lines);
   }
   const all = lines.flatMap((line) => [line, ...(line.peers ?? [])]);
-  if (all.some(({ met }) => !met)) process.exitCode = 1;
+  if (all.some(({ met }) => met === false)) process.exitCode = 1;
 }
 
 await main();

@@ -1,14 +1,7 @@
 /** What is compared: ours, the floor in C, and what others take for the same. */
 import { Floor, NODE_SPAWN, PEERS } from './floor.js';
-import {
-  addToNumber,
-  copyOnWrite,
-  countExclusiveShared,
-  forkCall,
-  forkExitWait,
-  sendMessages,
-  spawnCall,
-} from './ours.js';
+import { addToNumber, copyOnWrite, forkCall, forkExitWait, sendMessages, spawnCall } from './ours.js';
+import { READING } from './reading.js';
 
 const PAGES_PER_MIB = 256;
 
@@ -18,8 +11,9 @@ const PAGES_PER_MIB = 256;
  * @typedef {object} Peer
  * @property {string} name
  * @property {number} per
- * @property {number} [bar] The most that ours may be of it.
- * @property {Runner} runner
+ * @property {number | undefined} [bar] The most that ours may be of it.
+ * @property {Runner | string} runner The package that would have to be there, if it is not.
+ * @property {number} [every] Of so many runs it makes one, as it takes long. Default 1.
  */
 
 /**
@@ -29,27 +23,10 @@ const PAGES_PER_MIB = 256;
  * @property {number} per What one run is divided by: its pages, or 1.
  * @property {number} [rounds] How often both sides get new memory, each side first in turn: whether its pages lie
  *   together makes a fork up to twice as fast, and that is luck.
- * @property {{ ratio: number } | { addedNs: number }} bar
+ * @property {number} [needsMib] Memory that must be available.
+ * @property {{ ratio: number } | { addedNs: number } | { mostNs: number }} bar
  * @property {(program: string) => Promise<{ ours: Runner, floor: Floor, others: Floor[], peers?: Peer[] }>} start
  */
-
-/**
- * @param {number} pages
- * @param {number} vmas
- * @param {boolean} exact
- * @returns {Comparison['start']}
- */
-function startCount(pages, vmas, exact) {
-  return async (program) => {
-    const target = new Floor(program, ['target', pages, vmas]);
-    const [pid = 0, address = 0] = await target.read();
-    return {
-      ours: countExclusiveShared(pid, BigInt(address), pages, exact),
-      floor: new Floor(program, ['count', pid, address, pages]),
-      others: [target],
-    };
-  };
-}
 
 /**
  * @param {string} kind
@@ -165,28 +142,5 @@ export const COMPARISONS = [
       return { ours: await copyOnWrite(pages), floor: new Floor(program, ['cow', pages]), others: [] };
     },
   },
-  {
-    name: 'exclusive and shared pages of 256 MiB',
-    runs: 240,
-    rounds: 6,
-    per: 1,
-    bar: { ratio: 1.1 },
-    start: startCount(256 * PAGES_PER_MIB, 0, false),
-  },
-  {
-    name: 'the same, beside 5,000 other VMAs',
-    runs: 240,
-    rounds: 6,
-    per: 1,
-    bar: { ratio: 1.5 },
-    start: startCount(256 * PAGES_PER_MIB, 5000, false),
-  },
-  {
-    name: 'the same, zero and huge pages told apart',
-    runs: 240,
-    rounds: 6,
-    per: 1,
-    bar: { ratio: Infinity },
-    start: startCount(256 * PAGES_PER_MIB, 0, true),
-  },
+  ...READING,
 ];

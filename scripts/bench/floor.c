@@ -8,6 +8,10 @@
 //   floor count PID ADDRESS PAGES   counting a region's exclusive and shared pages by pagemap
 //   floor target PAGES VMAS         no floor, but what is counted: a process with PAGES pages, half
 //                                   of them shared, and VMAS other mappings; says pid and address
+//   floor smaps PID                 reading smaps to its end, 64 KiB at a time
+//   floor rollups PID...            reading the smaps_rollup of each
+//   floor across PAGES              to be read: a VMA whose record in smaps lies across two buffers
+//   floor tree PROCESSES PAGES      to be read: children with PAGES pages each; says all pids
 //   floor atomic TIMES WORKERS      adding to one number in WORKERS processes: by atomics,
 //   floor mutex TIMES WORKERS       or under a process-shared mutex
 //   floor ring MESSAGES             8 bytes each, from one process to another
@@ -25,9 +29,9 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-static size_t page_size;
+size_t page_size;
 
-static char *map_pages(size_t pages) {
+char *map_pages(size_t pages) {
   char *base =
       mmap(NULL, pages * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (base == MAP_FAILED) die("mmap");
@@ -36,7 +40,7 @@ static char *map_pages(size_t pages) {
   return base;
 }
 
-static void write_pages(char *base, size_t pages, size_t stride) {
+void write_pages(char *base, size_t pages, size_t stride) {
   for (size_t i = 0; i < pages; i += stride) *(volatile uint64_t *)(base + i * page_size) = 1;
 }
 
@@ -187,6 +191,14 @@ int main(int argc, char **argv) {
     count_floor(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
   } else if (strcmp(mode, "target") == 0 && argc == 4) {
     target(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
+  } else if (strcmp(mode, "smaps") == 0 && argc == 3) {
+    smaps_floor(argv[2]);
+  } else if (strcmp(mode, "rollups") == 0 && argc > 2) {
+    rollups_floor(argc - 2, argv + 2);
+  } else if (strcmp(mode, "across") == 0 && argc == 3) {
+    across_target(strtoull(argv[2], NULL, 10));
+  } else if (strcmp(mode, "tree") == 0 && argc == 4) {
+    tree_target(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
   } else if ((strcmp(mode, "atomic") == 0 || strcmp(mode, "mutex") == 0) && argc == 4) {
     unsigned workers = (unsigned)strtoull(argv[3], NULL, 10);
     add_floor(strcmp(mode, "atomic") == 0, strtoull(argv[2], NULL, 10), workers);

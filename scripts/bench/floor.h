@@ -30,6 +30,17 @@ static inline void reap(pid_t child) {
   if (waitpid(child, &status, 0) != child || status != 0) die("waitpid");
 }
 
+// floor.c
+extern size_t page_size;
+char *map_pages(size_t pages);
+void write_pages(char *base, size_t pages, size_t stride);
+
+// floor-reading.c
+void smaps_floor(char *pid);
+void rollups_floor(int count, char **pids);
+void across_target(size_t pages);
+void tree_target(size_t processes, size_t pages);
+
 // floor-sharing.c
 void add_floor(int atomic, uint64_t times, unsigned workers);
 void ring_floor(uint64_t messages);

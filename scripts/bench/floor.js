@@ -13,7 +13,9 @@ export function compileFloor() {
     fs.rmSync(directory, { recursive: true, force: true });
   };
   try {
-    const sources = ['floor.c', 'floor-sharing.c'].map((name) => path.join(import.meta.dirname, name));
+    const sources = ['floor.c', 'floor-reading.c', 'floor-sharing.c'].map((name) =>
+      path.join(import.meta.dirname, name),
+    );
     execFileSync('gcc', ['-O2', '-Wall', '-pthread', '-o', program, ...sources]);
   } catch (error) {
     remove();
@@ -23,6 +25,8 @@ export function compileFloor() {
 }
 
 export const PEERS = path.join(import.meta.dirname, 'peers.py');
+export const PEERS_MEMORY = path.join(import.meta.dirname, 'peers-memory.py');
+export const REGEX_SMAPS = path.join(import.meta.dirname, 'regex-smaps.js');
 export const NODE_SPAWN = path.join(import.meta.dirname, 'node-spawn.js');
 
 /** A running floor or peer, which makes one run each time it is asked. */

@@ -3,7 +3,7 @@
 /** @typedef {typeof import('../../lib/index.js')} Cowlab */
 
 // The types are those of the sources, and what runs is what is shipped.
-const { SharedArea, countPages, fork, mmap, spawn } = /** @type {Cowlab} */ (
+const { SharedArea, TreeWatch, countPages, fork, mmap, readSmapsTable, spawn } = /** @type {Cowlab} */ (
   await import(new URL('../../dist/index.js', import.meta.url).href)
 );
 
@@ -109,6 +109,42 @@ export function countExclusiveShared(pid, address, pages, exact) {
       const start = process.hrtime.bigint();
       const { exclusive, shared } = countPages(pid, { address, pages }, { checkHuge: exact, checkZero: exact });
       return Promise.resolve([sinceNs(start), exclusive, shared]);
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+/**
+ * @param {number} pid
+ * @returns {Runner}
+ */
+export function readTable(pid) {
+  return {
+    run() {
+      const start = process.hrtime.bigint();
+      const table = readSmapsTable(pid);
+      const elapsedNs = sinceNs(start);
+      if (table.length === 0) throw new Error(`process ${pid} has no memory`);
+      return Promise.resolve([elapsedNs]);
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+/**
+ * Processor time, in nanoseconds, of one more look at a tree.
+ * @param {number} root
+ * @returns {Runner}
+ */
+export function sampleTree(root) {
+  const watch = new TreeWatch(root);
+  return {
+    run() {
+      const before = process.cpuUsage();
+      const { processes } = watch.sample();
+      const { user, system } = process.cpuUsage(before);
+      if (processes.length < 50) throw new Error(`only ${processes.length} processes were seen`);
+      return Promise.resolve([(user + system) * 1000]);
     },
     close: () => Promise.resolve(),
   };
