@@ -137,10 +137,17 @@ size_t place_of(std::string_view name, std::vector<std::string>* names) {
 size_t SmapsParser::take(std::string_view text) {
   size_t at = 0;
   while (!done()) {
-    const size_t newline = text.find('\n', at);
+    const std::string_view rest = text.substr(at);
+    if (next_field_ < fields_.size() && rest.starts_with(fields_[next_field_].line)) {
+      line_number_++;
+      at += fields_[next_field_].line.size();
+      take_value(fields_[next_field_]);
+      continue;
+    }
+    const size_t newline = rest.find('\n');
     if (newline == std::string_view::npos) break;
-    take_line(text.substr(at, newline - at));
-    at = newline + 1;
+    take_line(rest.substr(0, newline));
+    at += newline + 1;
   }
   return at;
 }
@@ -177,21 +184,23 @@ void SmapsParser::take_header(std::string_view line) {
   table_.text_starts.push_back(static_cast<double>(table_.text.size()));
   table_.path_starts.push_back(static_cast<double>(table_.text.size() + mapping.path));
   for (std::vector<double>& column : table_.fields_kb) column.push_back(kNone);
-  keep(line);
+  table_.text.append(line).push_back('\n');
 }
 
 // 'Key:   123 kB', 'THPeligible:  0' or 'VmFlags: rd wr ...'.
 void SmapsParser::take_field(std::string_view line) {
-  const bool is_same = next_field_ < fields_.size() && fields_[next_field_].line == line;
-  Field* field = is_same ? &fields_[next_field_] : field_of(line);
-  if (!field || (!is_same && !parse_field(line, field))) return;
+  Field* field = field_of(line);
+  if (field && parse_field(line, field)) take_value(*field);
+}
+
+void SmapsParser::take_value(const Field& field) {
   next_field_++;
   if (!wanted_) return;
-  if (field->is_figure) {
-    table_.fields_kb[*field->column].back() = field->figure_kb;
+  if (field.is_figure) {
+    table_.fields_kb[*field.column].back() = field.figure_kb;
   } else {
-    table_.flags.back() |= field->flags;
-    keep(line);
+    table_.flags.back() |= field.flags;
+    table_.text.append(field.line);
   }
 }
 
@@ -231,7 +240,7 @@ bool SmapsParser::parse_field(std::string_view line, Field* field) {
   } else if (field->name == "VmFlags" && !parse_flags(value, &field->flags)) {
     return fail(line, "flags of two letters");
   }
-  field->line = line;
+  field->line.assign(line).push_back('\n');
   return true;
 }
 
@@ -258,11 +267,6 @@ bool SmapsParser::parse_flags(std::string_view value, uint64_t* flags) {
     *flags |= 1ULL << place;
   }
   return true;
-}
-
-void SmapsParser::keep(std::string_view line) {
-  table_.text.append(line);
-  table_.text.push_back('\n');
 }
 
 bool SmapsParser::fail(std::string_view line, const char* expected) {

@@ -74,7 +74,7 @@ class SmapsParser {
   // A line of a record, as it was last.
   struct Field {
     std::string name;
-    std::string line;
+    std::string line;  // with its newline
     bool is_figure = false;
     double figure_kb = 0;
     // Once it has been a figure.
@@ -86,11 +86,11 @@ class SmapsParser {
   void take_line(std::string_view line);
   void take_header(std::string_view line);
   void take_field(std::string_view line);
+  void take_value(const Field& field);
   Field* field_of(std::string_view line);
   bool parse_field(std::string_view line, Field* field);
   bool find_column(Field* field);
   bool parse_flags(std::string_view value, uint64_t* flags);
-  void keep(std::string_view line);
   // Returns false.
   bool fail(std::string_view line, const char* expected);
 
