@@ -189,8 +189,6 @@ void export_readers(Napi::Env env, Napi::Object exports) {
   exports.Set("readPageStates", Napi::Function::New(env, read_states));
   exports.Set("countPages", Napi::Function::New(env, count_states));
   exports.Set("readFrames", Napi::Function::New(env, read_frame_numbers));
-}
-
   exports.Set("readSmaps", Napi::Function::New(env, read_smaps_table));
   exports.Set("parseSmaps", Napi::Function::New(env, parse_smaps_table));
   exports.Set("forbidsZeroPage", Napi::Function::New(env, find_zero_page));
