@@ -26,6 +26,8 @@
             'native/core/sharing_commands.cc',
             'native/core/smaps.cc',
             'native/core/spawn.cc',
+            'native/core/vma.cc',
+            'native/core/write_mark.cc',
             'native/binding/addon.cc',
             'native/binding/arguments.cc',
             'native/binding/mapping.cc',
@@ -33,6 +35,7 @@
             'native/binding/programs.cc',
             'native/binding/readers.cc',
             'native/binding/restorer.cc',
+            'native/binding/write_mark.cc',
           ],
         }, {
           # Elsewhere the addon loads and offers nothing: the model works, real calls say why they cannot.

@@ -22,9 +22,11 @@ export { PAGE_STATES, countPages, readPageStates, readPagemap } from './proc/pag
 export { FrameSnapshot, readFrames } from './proc/frames.js';
 export type { FateRuns, FrameHolder, PageFate, ProcessFate } from './proc/frames.js';
 export { parseSmaps, parseSmapsRollup, readSmaps, readSmapsRollup } from './proc/smaps.js';
-export type { SmapsRollup, SmapsVma } from './proc/smaps.js';
 export { SMAPS_PERMS, parseSmapsTable, readSmapsRollupTable, readSmapsTable } from './proc/smaps-table.js';
 export type { SmapsTable } from './proc/smaps-table.js';
+export type { MapsVma, SmapsRollup, SmapsVma } from './proc/smaps.js';
+export { parseMaps, readVma } from './proc/vma.js';
+export type { VmaOptions } from './proc/vma.js';
 export { readSharing } from './proc/sharers.js';
 export type { MemorySharing, Relation, SharedMapping, Sharer } from './proc/sharers.js';
 export { readProcessTree, readTreeMemory } from './proc/process-tree.js';

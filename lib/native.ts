@@ -147,6 +147,23 @@ export interface NativeAddon {
   reapRestorer(pid: number): boolean;
   /** Whether a read of untouched private memory allocates a page, where others map the zero page. */
   forbidsZeroPage(): boolean;
+  /**
+   * `into` receives start, end, flags (1 readable, 2 writable, 4 executable, 8 shared), offset, inode and the device's
+   * major and minor number. @returns The name.
+   */
+  queryVma(pid: number, address: bigint, into: BigUint64Array): string;
+  /**
+   * Write-protects the pages of a process that tracks its writes there.
+   * @param pagemapFd Its /proc/PID/pagemap.
+   * @param strictly EPERM where some are not tracked, which else are passed over.
+   */
+  protectPages(pagemapFd: number, address: bigint, pages: number, strictly: boolean): void;
+  /**
+   * Those written since.
+   * @param memory 0: private and anonymous, 1: private of an object, 2: shared.
+   * @returns First page and length of each run, one after the other, ascending.
+   */
+  findWritten(pagemapFd: number, address: bigint, pages: number, memory: number): Float64Array;
   probe(): NativeProbeResults;
   systemMemory(): { totalPages: number; swapPages: number };
 }

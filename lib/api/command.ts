@@ -15,6 +15,8 @@ export const Op = {
   wait: 10n,
   exit: 11n,
   restrict: 12n,
+  trackWrites: 13n,
+  stopTracking: 14n,
   count: 20n,
   look: 21n,
   lock: 22n,
@@ -128,6 +130,7 @@ const FAILED_CALLS = [
   'capset',
   'futex',
   'message',
+  'userfaultfd',
 ];
 
 export function decodeReply(record: Buffer): Reply {

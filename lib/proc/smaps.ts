@@ -4,8 +4,8 @@
  */
 import { PROC_ROOT, ProcFormatError, readPidFile, type Pid } from './read.js';
 
-/** One VMA as smaps tells it. */
-export interface SmapsVma {
+/** One VMA as maps tells it. */
+export interface MapsVma {
   /** First address. */
   start: bigint;
   /** Address after the last byte. */
@@ -20,6 +20,10 @@ export interface SmapsVma {
   inode: bigint;
   /** As the kernel writes it (a newline in a name is \012, ' (deleted)' may follow); '' for anonymous memory. */
   path: string;
+}
+
+/** One VMA as smaps tells it. */
+export interface SmapsVma extends MapsVma {
   /** Every field whose unit is kB, known to cowlab or not. */
   fieldsKb: Record<string, number>;
   /** Every other field but VmFlags: THPeligible, ProtectionKey, and what later kernels add. */

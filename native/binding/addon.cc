@@ -20,6 +20,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_processes(env, exports);
   export_readers(env, exports);
   export_programs(env, exports);
+  export_write_mark(env, exports);
   export_restorer(env, exports);
   return exports;
 }

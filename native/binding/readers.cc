@@ -10,6 +10,8 @@
 #include "../core/pagemap.h"
 #include "../core/probes.h"
 #include "../core/smaps.h"
+#include "../core/vma.h"
+#include "../core/write_mark.h"
 #include "arguments.h"
 #include "parts.h"
 
@@ -153,6 +155,27 @@ Napi::Value parse_smaps_table(const Napi::CallbackInfo& info) {
   return outcome_of(info.Env(), parser);
 }
 
+// queryVma(pid, address, into: BigUint64Array(7)): the name of the VMA, and the rest in `into`.
+Napi::Value query_vma_for_javascript(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const pid_t pid = pid_argument(info, 0);
+  if (!info[1].IsBigInt()) throw_type_error(env, "address must be a bigint");
+  bool lossless = false;
+  const uint64_t address = info[1].As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) throw_range_error(env, "address must be of 64 bits");
+  auto into = typed_array_argument<Napi::BigUint64Array>(info, 2, napi_biguint64_array, 7,
+                                                         "into must be a BigUint64Array(7)");
+  const Vma vma = unwrap(env, query_vma(pid, address));
+  into[0] = vma.start;
+  into[1] = vma.end;
+  into[2] = vma.flags;
+  into[3] = vma.offset;
+  into[4] = vma.inode;
+  into[5] = vma.device_major;
+  into[6] = vma.device_minor;
+  return Napi::String::New(env, vma.name);
+}
+
 // probe(): by name, 0 or the errno met.
 Napi::Value probe_all(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -193,6 +216,7 @@ void export_readers(Napi::Env env, Napi::Object exports) {
   exports.Set("parseSmaps", Napi::Function::New(env, parse_smaps_table));
   exports.Set("forbidsZeroPage", Napi::Function::New(env, find_zero_page));
   exports.Set("probe", Napi::Function::New(env, probe_all));
+  exports.Set("queryVma", Napi::Function::New(env, query_vma_for_javascript));
   exports.Set("systemMemory", Napi::Function::New(env, read_system_memory));
 }
 

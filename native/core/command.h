@@ -23,6 +23,8 @@ enum class Op : uint64_t {
   kWait = 10,
   kExit = 11,
   kRestrict = 12,
+  kTrackWrites = 13,  // value = the userfaultfd, which stays open
+  kStopTracking = 14,
   // Shared memory (sharing_commands.cc): `address` is a Slot, the words or the first Ring.
   kCount = 20,
   kLook = 21,
@@ -53,12 +55,12 @@ enum RestrictFlag : uint64_t {
 struct Command {
   Op op;
   uint64_t address;
-  uint64_t length;  // bytes
-  uint64_t
-      argument;     // protection, advice, exit code, pid or new length; of kCount and kLook: Guard
-  uint64_t flags;   // MapFlag, ForkFlag or RestrictFlag
-  uint64_t offset;  // bytes into the object
-  uint64_t value;   // what kWrite writes
+  uint64_t length;    // bytes
+  uint64_t argument;  // protection, advice, exit code, pid, new length or userfaultfd; of kCount
+                      // and kLook: Guard
+  uint64_t flags;     // MapFlag, ForkFlag or RestrictFlag
+  uint64_t offset;    // bytes into the object
+  uint64_t value;     // what kWrite writes
   Selection selection;
   uint64_t gate;        // address of a Gate to pass first, 0 for none
   uint64_t gate_count;  // how many pass it together
@@ -96,6 +98,7 @@ enum class FailedCall : uint64_t {
   kCapset,
   kFutex,
   kMessage,
+  kUserfaultfd,
 };
 
 static_assert(sizeof(Command) == 128, "a command is 16 words");

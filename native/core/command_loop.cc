@@ -22,6 +22,7 @@
 #include "region.h"
 #include "restrict.h"
 #include "sharing_commands.h"
+#include "write_mark.h"
 
 namespace cowlab {
 namespace {
@@ -257,6 +258,22 @@ void do_wait(const Command& command, Reply* reply) {
       static_cast<uint64_t>(usage.ru_stime.tv_sec * 1000000 + usage.ru_stime.tv_usec);
 }
 
+void do_track_writes(const Command& command, Reply* reply) {
+  if (!is_region(command.address, command.length)) {
+    return fail(reply, EINVAL, FailedCall::kUserfaultfd);
+  }
+  const Result<int> fd = track_writes(at(command.address), command.length);
+  if (!fd.ok()) return fail(reply, fd.failure().error, FailedCall::kUserfaultfd);
+  reply->value = static_cast<uint64_t>(fd.value());
+}
+
+void do_stop_tracking(const Command& command, Reply* reply) {
+  if (command.argument <= kChannel || command.argument > INT_MAX) {
+    return fail(reply, EBADF, FailedCall::kUserfaultfd);
+  }
+  stop_tracking(static_cast<int>(command.argument), at(command.address), command.length);
+}
+
 void carry_out(const Command& command, int fd, Reply* reply) {
   switch (command.op) {
     case Op::kMap:
@@ -281,6 +298,10 @@ void carry_out(const Command& command, int fd, Reply* reply) {
       _exit(static_cast<int>(command.argument));
     case Op::kRestrict:
       return do_restrict(command, reply);
+    case Op::kTrackWrites:
+      return do_track_writes(command, reply);
+    case Op::kStopTracking:
+      return do_stop_tracking(command, reply);
     default:
       if (carry_out_sharing(command, fd, kChannel, reply)) return;
       return fail(reply, ENOSYS, FailedCall::kOther);

@@ -1,7 +1,6 @@
 #include "pagemap.h"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "access.h"
+#include "pagemap_scan.h"
 
 namespace cowlab {
 namespace {
@@ -23,58 +23,10 @@ constexpr uint64_t kExclusivelyMapped = 1ULL << 56;
 constexpr uint64_t kSoftDirty = 1ULL << 55;
 constexpr uint64_t kFrameNumber = (1ULL << 55) - 1;
 
-// As in linux/fs.h of Linux 6.7, spelled out because older headers lack it.
-struct ScanRegion {
-  uint64_t start;
-  uint64_t end;
-  uint64_t categories;
-};
-struct ScanArgument {
-  uint64_t size;
-  uint64_t flags;
-  uint64_t start;
-  uint64_t end;
-  uint64_t walk_end;
-  uint64_t vec;
-  uint64_t vec_len;
-  uint64_t max_pages;
-  uint64_t category_inverted;
-  uint64_t category_mask;
-  uint64_t category_anyof_mask;
-  uint64_t return_mask;
-};
-constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArgument);
-constexpr uint64_t kIsZeroPage = 1 << 5;
-constexpr uint64_t kIsHuge = 1 << 6;
-
 // Entries read at a time: 64 KiB was the quickest of 4 KiB .. 1 MiB.
 constexpr uint64_t kChunkEntries = 8192;
 
-// Calls `found(first, last, categories)` with page indices, for every run of pages of these
-// categories.
-template <typename Found>
-int scan(int fd, uint64_t address, uint64_t pages, uint64_t categories, Found found) {
-  const uint64_t page = page_size();
-  std::array<ScanRegion, 256> regions;
-  ScanArgument argument{};
-  argument.size = sizeof(argument);
-  argument.start = address;
-  argument.end = address + pages * page;
-  argument.vec = reinterpret_cast<uint64_t>(regions.data());
-  argument.vec_len = regions.size();
-  argument.category_anyof_mask = categories;
-  argument.return_mask = categories;
-  while (argument.start < argument.end) {
-    const int count = ioctl(fd, kPagemapScan, &argument);
-    if (count < 0) return errno;
-    for (int i = 0; i < count; i++) {
-      const ScanRegion& region = regions[static_cast<size_t>(i)];
-      found((region.start - address) / page, (region.end - address) / page, region.categories);
-    }
-    argument.start = argument.walk_end;
-  }
-  return 0;
-}
+ScanFilter only(PageCategory category) { return ScanFilter{0, category, 0}; }
 
 constexpr PageState state_of(uint64_t entry) {
   if (entry & kPresent) return entry & kExclusivelyMapped ? kExclusive : kShared;
@@ -207,10 +159,9 @@ void settle_zero_pages(int fd, uint64_t start, const uint64_t* entries, uint64_t
   uint64_t last = count;
   while (!may_be_zero_page(entries[first])) first++;
   while (!may_be_zero_page(entries[last - 1])) last--;
-  const int error = scan(fd, start + first * page_size(), last - first, kIsZeroPage,
-                         [&](uint64_t from, uint64_t to, uint64_t) {
-                           corrections->settle(first + from, first + to, kZero);
-                         });
+  const int error = scan_pages(
+      fd, start + first * page_size(), last - first, only(kIsZeroPage),
+      [&](uint64_t from, uint64_t to) { corrections->settle(first + from, first + to, kZero); });
   if (error != 0) settle_by_frame(entries, count, corrections);
 }
 
@@ -252,13 +203,13 @@ Status read_page_states(int fd, uint64_t address, uint64_t pages, const ScanOpti
     Corrections corrections(chunk_states.data(), totals.data());
     if (settle_zero) settle_zero_pages(fd, start, entries.data(), count, &corrections);
     if (options.check_huge) {
-      // The huge zero page is both; its entries show a shared page of a file.
-      scan(fd, start, count, kIsHuge | kIsZeroPage,
-           [&](uint64_t first, uint64_t last, uint64_t categories) {
-             const bool is_zero = (categories & kIsZeroPage) != 0;
-             if (is_zero && !options.check_zero) return;
-             corrections.settle(first, last, is_zero ? kZero : kUnknown);
-           });
+      // The huge zero page is known by its entry alone; its pages look like shared ones of a file.
+      scan_pages(fd, start, count, ScanFilter{kIsZeroPage, kIsHuge | kIsZeroPage, 0},
+                 [&](uint64_t first, uint64_t last) { corrections.settle(first, last, kUnknown); });
+      if (options.check_zero) {
+        scan_pages(fd, start, count, ScanFilter{0, kIsHuge | kIsZeroPage, 0},
+                   [&](uint64_t first, uint64_t last) { corrections.settle(first, last, kZero); });
+      }
     }
     if (states) memcpy(states + done, chunk_states.data(), count);
     done += count;
@@ -272,7 +223,7 @@ int probe_pagemap_scan() {
   if (!fd.ok()) return fd.failure().error;
   char on_stack = 0;
   const uint64_t here = reinterpret_cast<uint64_t>(&on_stack) / page_size() * page_size();
-  return scan(fd.value().get(), here, 1, kIsZeroPage, [](uint64_t, uint64_t, uint64_t) {});
+  return scan_pages(fd.value().get(), here, 1, only(kIsZeroPage), [](uint64_t, uint64_t) {});
 }
 
 int probe_page_frame_numbers() {

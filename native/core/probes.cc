@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -15,57 +14,6 @@
 #include "region.h"
 
 namespace cowlab {
-namespace {
-
-// As in linux/fs.h of Linux 6.11.
-struct ProcmapQuery {
-  uint64_t size;
-  uint64_t query_flags;
-  uint64_t query_addr;
-  uint64_t vma_start;
-  uint64_t vma_end;
-  uint64_t vma_flags;
-  uint64_t vma_page_size;
-  uint64_t vma_offset;
-  uint64_t inode;
-  uint32_t dev_major;
-  uint32_t dev_minor;
-  uint32_t vma_name_size;
-  uint32_t build_id_size;
-  uint64_t vma_name_addr;
-  uint64_t build_id_addr;
-};
-constexpr unsigned long kProcmapQuery = _IOWR('f', 17, ProcmapQuery);
-
-// As in linux/userfaultfd.h.
-struct UserfaultfdApi {
-  uint64_t api;
-  uint64_t features;
-  uint64_t ioctls;
-};
-constexpr unsigned long kUserfaultfdApi = _IOWR(0xAA, 0x3F, UserfaultfdApi);
-constexpr uint64_t kUserfaultfdVersion = 0xAA;
-constexpr uint64_t kFeatureWpAsync = 1 << 15;
-constexpr int kUserModeOnly = 1;
-
-}  // namespace
-
-int probe_procmap_query() {
-  Fd maps(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
-  if (!maps.valid()) return errno;
-  ProcmapQuery query{};
-  query.size = sizeof(query);
-  query.query_addr = reinterpret_cast<uint64_t>(&query);
-  return ioctl(maps.get(), kProcmapQuery, &query) == 0 ? 0 : errno;
-}
-
-int probe_userfaultfd_wp_async() {
-  Fd fd(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | kUserModeOnly)));
-  if (!fd.valid()) return errno;
-  UserfaultfdApi api{kUserfaultfdVersion, kFeatureWpAsync, 0};
-  return ioctl(fd.get(), kUserfaultfdApi, &api) == 0 ? 0 : errno;
-}
-
 Result<SystemMemory> system_memory() {
   struct sysinfo info {};
   if (sysinfo(&info) != 0) return last_failure("sysinfo");

@@ -1,5 +1,4 @@
-// What this kernel and this process's privileges offer. Each probe returns 0, or the errno that it
-// met.
+// What this kernel and this process's privileges offer.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +6,6 @@
 #include "result.h"
 
 namespace cowlab {
-
-// PROCMAP_QUERY on /proc/self/maps (Linux 6.11).
-int probe_procmap_query();
-
-// userfaultfd(2) with UFFD_USER_MODE_ONLY and the WP_ASYNC feature (Linux 6.7).
-int probe_userfaultfd_wp_async();
 
 struct SystemMemory {
   uint64_t total_pages;

@@ -148,6 +148,9 @@ const VALID = {
   readPagemap: [() => process.pid, () => address() ?? 0n, () => 4, () => new BigUint64Array(4)],
   readPageStates: [() => process.pid, () => address() ?? 0n, () => 4, () => true, () => true, () => new Uint8Array(4)],
   countPages: [() => process.pid, () => address() ?? 0n, () => 4, () => true, () => true, floats],
+  protectPages: [() => fds[0] ?? 0, () => address() ?? 0n, () => 4, () => true],
+  findWritten: [() => fds[0] ?? 0, () => address() ?? 0n, () => 4, () => 0],
+  queryVma: [() => process.pid, () => address() ?? 4096n, () => new BigUint64Array(7)],
   lockFile: [() => join(folder, 'lock')],
   startRestorer: [
     () => fds.at(-1) ?? 0,
