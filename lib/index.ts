@@ -12,6 +12,7 @@ export { MessagePipe, SharedArea, SharedNumber } from './api/sharing.js';
 export type { Gate, Guard, Ring, SharingReport } from './api/sharing.js';
 export { spawn } from './api/spawn.js';
 export type { SpawnOptions, SpawnStdio, SpawnedProgram } from './api/spawn.js';
+export type { WriteMark, WriteMarkOptions, WriteMethod, WrittenPages } from './api/written.js';
 export { mmap } from './api/mapping.js';
 export type { Mapping } from './api/mapping.js';
 export { createMemfd, createTemporaryFile } from './api/file-object.js';

@@ -25,6 +25,8 @@ import type { EndingSignal } from './exit-status.js';
 import { Mapping, openMappings } from './mapping.js';
 import { requireMapSpec } from './map-spec.js';
 import type { RawMapSpec } from './map-spec.js';
+import { WriteMark } from './written.js';
+import type { WriteMarkOptions } from './written.js';
 
 /** A region that a forked process mapped; its descendants know it by the same handle. */
 export class ForkedRegion {
@@ -188,6 +190,16 @@ export class ForkedProcess {
   /** Reads the first 64-bit word of each chosen page. */
   read(region: RegionHandle, choice?: PageChoice): Promise<AccessReport> {
     return this.#access(Op.read, region, choice, 0n);
+  }
+
+  /**
+   * Marks pages: read() of the mark tells which of them this process, and not its children, has written since.
+   * @throws FeatureUnavailableError (rejects) if this kernel lacks the method of `by`.
+   * @throws TypeError (rejects) for pages that have a mark by userfaultfd, and a process that has one by soft-dirty bits.
+   */
+  async markWritten(region: RegionHandle, range?: PageRange, options: WriteMarkOptions = {}): Promise<WriteMark> {
+    const run = requireRange(range, this.placement(region).pages);
+    return WriteMark.make(this, { region, ...run, locate: () => this.#span(region, run) }, options);
   }
 
   /** mprotect(2). */

@@ -79,8 +79,8 @@ function canScan(): boolean {
 /** Fields of smaps that count PMD-mapped pages [fs/proc/task_mmu.c: smaps_pmd_entry]. */
 const HUGE_FIELDS = ['AnonHugePages', 'ShmemPmdMapped', 'FilePmdMapped'];
 
-/** The parts of a range, as page numbers in it, that lie in VMAs with PMD-mapped pages. Pure. */
-export function hugeParts(
+/** The parts of a range, as page numbers in it, that lie in these VMAs. */
+function partsIn(
   vmas: readonly SmapsVma[],
   range: PagemapRange,
   pageSizeBytes: number,
@@ -101,6 +101,45 @@ function partsOf(
   return vmas
     .map(({ start, end }) => ({ first: pageOf(start), pages: pageOf(end) - pageOf(start) }))
     .filter((part) => part.pages > 0);
+}
+
+/** The parts of a range, as page numbers in it, that lie in VMAs with PMD-mapped pages. Pure. */
+export function hugeParts(
+  vmas: readonly SmapsVma[],
+  range: PagemapRange,
+  pageSizeBytes: number,
+): { first: number; pages: number }[] {
+  const huge = vmas.filter(({ fieldsKb }) => HUGE_FIELDS.some((field) => (fieldsKb[field] ?? 0) > 0));
+  return partsIn(huge, range, pageSizeBytes);
+}
+
+/**
+ * The parts of a range in which userfaultfd tracks writes and no page can be swapped: smaps counts none, or the memory is
+ * shared, whose page tables hold no swap entries. What looks like one there is a marker, of a page that is not there. Pure.
+ */
+export function markerParts(
+  vmas: readonly SmapsVma[],
+  range: PagemapRange,
+  pageSizeBytes: number,
+): { first: number; pages: number }[] {
+  const unswapped = vmas.filter(
+    ({ vmFlags, perms, fieldsKb }) => vmFlags.includes('uw') && (perms.endsWith('s') || fieldsKb['Swap'] === 0),
+  );
+  return partsIn(unswapped, range, pageSizeBytes);
+}
+
+/** Bits 63 to 57 of an entry, of which a marker shows these: swapped, and write-protected by userfaultfd. */
+const MARKER_BITS = 0b0100001;
+
+/** The pages of a part that show as markers, as page numbers in the range. */
+function markersIn(pid: number, range: PagemapRange, part: { first: number; pages: number }): number[] {
+  const words = new Uint32Array(readPagemap(pid, partOf(range, part)).buffer);
+  const found: number[] = [];
+  for (let page = 0; page < part.pages; page++) {
+    const bits = (words[2 * page + 1] ?? 0) >>> 25;
+    if ((bits & 0b1100001) === MARKER_BITS) found.push(part.first + page);
+  }
+  return found;
 }
 
 /** The VMAs of a process, read once, when they are first asked for. */
@@ -169,9 +208,9 @@ export function splitUnknown(
   return exclusive >= 0 && shared >= 0 && exclusive + shared === known.unknown ? { exclusive, shared } : undefined;
 }
 
-const [EXCLUSIVE, SHARED, UNKNOWN] = (['exclusive', 'shared', 'unknown'] as const).map((state) =>
+const [ABSENT, EXCLUSIVE, SHARED, UNKNOWN] = (['not-present', 'exclusive', 'shared', 'unknown'] as const).map((state) =>
   PAGE_STATES.indexOf(state),
-) as [number, number, number];
+) as [number, number, number, number];
 
 /** By pagemap alone. */
 function pagemapStates(
@@ -199,6 +238,9 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
   const smaps = lazySmaps(pid);
   const states = pagemapStates(pid, range, { ...DEFAULTS, ...options }, smaps);
   if (!states.includes(UNKNOWN)) return states;
+  for (const part of markerParts(smaps(), range, native().pageSizeBytes)) {
+    for (const page of markersIn(pid, range, part)) if (states[page] === UNKNOWN) states[page] = ABSENT;
+  }
   for (const { first, pages, ...all } of wholeHugeVmas(range, smaps)) {
     const part = states.subarray(first, first + pages);
     const count = (wanted: number): number => part.reduce((total, state) => total + (state === wanted ? 1 : 0), 0);
@@ -244,6 +286,11 @@ export function countPages(pid: number, range: PagemapRange, options: PagemapOpt
   const smaps = lazySmaps(pid);
   const counts = pagemapCounts(pid, range, all, smaps);
   if (counts.unknown === 0) return counts;
+  for (const part of markerParts(smaps(), range, native().pageSizeBytes)) {
+    const markers = Math.min(counts.unknown, markersIn(pid, range, part).length);
+    counts['not-present'] += markers;
+    counts.unknown -= markers;
+  }
   for (const vma of wholeHugeVmas(range, smaps)) {
     const split = splitUnknown(pagemapCounts(pid, partOf(range, vma), all, smaps), vma);
     if (!split) continue;

@@ -19,6 +19,7 @@ namespace {
 constexpr uint64_t kPresent = 1ULL << 63;
 constexpr uint64_t kSwap = 1ULL << 62;
 constexpr uint64_t kFileOrShared = 1ULL << 61;
+constexpr uint64_t kWriteProtected = 1ULL << 57;
 constexpr uint64_t kExclusivelyMapped = 1ULL << 56;
 constexpr uint64_t kSoftDirty = 1ULL << 55;
 constexpr uint64_t kFrameNumber = (1ULL << 55) - 1;
@@ -31,6 +32,21 @@ ScanFilter only(PageCategory category) { return ScanFilter{0, category, 0}; }
 constexpr PageState state_of(uint64_t entry) {
   if (entry & kPresent) return entry & kExclusivelyMapped ? kExclusive : kShared;
   return entry & kSwap ? kSwapped : kNotPresent;
+}
+
+// What looks like a swapped page whose writes userfaultfd tracks. Or it is a page that is not
+// there, of which the kernel has noted the same in a swap entry of a kind of its own [mm/memory.c:
+// pte_marker_handle_uffd_wp].
+bool may_be_marker(uint64_t entry) {
+  return (entry & (kPresent | kSwap | kWriteProtected)) == (kSwap | kWriteProtected);
+}
+
+// By the swap type, the last of which is the markers' [include/linux/swap.h: SWP_PTE_MARKER]. As
+// frame numbers, only CAP_SYS_ADMIN sees it; no swap entry is 0.
+PageState state_of_marker(uint64_t entry) {
+  constexpr uint64_t kSwapType = 31;
+  if ((entry & kFrameNumber) == 0) return kUnknown;
+  return (entry & kSwapType) == kSwapType ? kNotPresent : kSwapped;
 }
 
 // Present, mapped not exclusively, not of a file: another process's page too, or the zero page.
@@ -195,12 +211,17 @@ Status read_page_states(int fd, uint64_t address, uint64_t pages, const ScanOpti
     const Status read = read_entries(fd, start / page, count, entries.data());
     if (!read.ok()) return read;
 
+    const uint64_t swapped_before = totals[kSwapped];
     const uint64_t doubtful = count_states(entries.data(), count, &totals);
+    const bool settle_markers = totals[kSwapped] > swapped_before;
     const bool settle_zero = options.check_zero && doubtful > 0;
-    if (states || settle_zero || options.check_huge) {
+    if (states || settle_zero || settle_markers || options.check_huge) {
       for (uint64_t i = 0; i < count; i++) chunk_states[i] = state_of(entries[i]);
     }
     Corrections corrections(chunk_states.data(), totals.data());
+    for (uint64_t i = 0; settle_markers && i < count; i++) {
+      if (may_be_marker(entries[i])) corrections.settle(i, i + 1, state_of_marker(entries[i]));
+    }
     if (settle_zero) settle_zero_pages(fd, start, entries.data(), count, &corrections);
     if (options.check_huge) {
       // The huge zero page is known by its entry alone; its pages look like shared ones of a file.
