@@ -160,7 +160,7 @@ export interface NativeAddon {
   protectPages(pagemapFd: number, address: bigint, pages: number, strictly: boolean): void;
   /**
    * Those written since.
-   * @param memory 0: private and anonymous, 1: private of an object, 2: shared.
+   * @param memory 0: nothing was given back since; else 1: private and anonymous, 2: private of an object, 3: shared.
    * @returns First page and length of each run, one after the other, ascending.
    */
   findWritten(pagemapFd: number, address: bigint, pages: number, memory: number): Float64Array;

@@ -46,6 +46,8 @@ export interface Placement {
 interface Holding extends Placement {
   /** Pages that a child will not have. */
   dontfork: PageSet;
+  /** How often pages of it have been given back, by MADV_DONTNEED or munmap of a part. */
+  givenBack: number;
   /** Where it will lie is not known until the process has answered. */
   moving?: boolean;
 }
@@ -105,7 +107,7 @@ export class ForkedProcess {
     const inherited = new Map<RegionHandle, Holding>();
     for (const mapping of openMappings()) {
       const { address, pages, dontfork } = mapping;
-      if (dontfork.size < pages) inherited.set(mapping, { address, pages, dontfork });
+      if (dontfork.size < pages) inherited.set(mapping, { address, pages, dontfork, givenBack: 0 });
     }
     native().fork(birthFigures);
     const [pid = 0, forkNs = 0, fd = 0] = birthFigures;
@@ -175,7 +177,7 @@ export class ForkedProcess {
       object?.duplicate(),
     );
     const region = new ForkedRegion();
-    this.#regions.set(region, { address: reply.value, pages, dontfork: new PageSet() });
+    this.#regions.set(region, { address: reply.value, pages, dontfork: new PageSet(), givenBack: 0 });
     return region;
   }
 
@@ -199,7 +201,7 @@ export class ForkedProcess {
    */
   async markWritten(region: RegionHandle, range?: PageRange, options: WriteMarkOptions = {}): Promise<WriteMark> {
     const run = requireRange(range, this.placement(region).pages);
-    return WriteMark.make(this, { region, ...run, locate: () => this.#span(region, run) }, options);
+    return WriteMark.make(this, { region, ...run, locate: () => this.#locate(region, run) }, options);
   }
 
   /** mprotect(2). */
@@ -214,6 +216,7 @@ export class ForkedProcess {
     const holding = this.#holding(region);
     const run = requireRange(range, holding.pages);
     if (advice === 'populate-write') requireMemory(Number(bytes(run.pages)), () => this.#heldBytes(region));
+    if (advice === 'dontneed') holding.givenBack++;
     const reply = await this.#command({ op: Op.advise, ...this.#span(region, run), argument });
     if (advice === 'dontfork') holding.dontfork.add(run);
     if (advice === 'dofork') holding.dontfork.remove(run);
@@ -238,9 +241,10 @@ export class ForkedProcess {
 
   /** munmap(2). A part leaves a hole that nothing else can come into. */
   async unmap(region: RegionHandle, range?: PageRange): Promise<void> {
-    const placement = this.placement(region);
-    const { first, pages } = requireRange(range, placement.pages);
-    const whole = first === 0 && pages === placement.pages;
+    const holding = this.#holding(region);
+    const { first, pages } = requireRange(range, holding.pages);
+    const whole = first === 0 && pages === holding.pages;
+    holding.givenBack++;
     await this.#command({ op: whole ? Op.unmap : Op.unmapPart, ...this.#span(region, { first, pages }) });
     if (whole) this.#regions.delete(region);
   }
@@ -356,7 +360,7 @@ export class ForkedProcess {
   #inheritance(): Map<RegionHandle, Holding> {
     const inherited = new Map<RegionHandle, Holding>();
     for (const [region, { address, pages, dontfork }] of this.#regions) {
-      if (dontfork.size < pages) inherited.set(region, { address, pages, dontfork: dontfork.copy() });
+      if (dontfork.size < pages) inherited.set(region, { address, pages, dontfork: dontfork.copy(), givenBack: 0 });
     }
     return inherited;
   }
@@ -402,6 +406,10 @@ export class ForkedProcess {
     if (placement.moving) throw new TypeError('region is being grown: wait for that first');
     const { first, pages } = requireRange(range, placement.pages);
     return { address: placement.address + bytes(first), length: bytes(pages) };
+  }
+
+  #locate(region: RegionHandle, range: PageRange): { address: bigint; givenBack: number } {
+    return { ...this.#span(region, range), givenBack: this.#holding(region).givenBack };
   }
 
   async #access(

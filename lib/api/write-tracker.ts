@@ -18,7 +18,8 @@ export interface Findings {
 }
 
 export interface WriteTracker {
-  find(): Findings;
+  /** @param givenBack Whether some of the region has been, by MADV_DONTNEED or munmap, since it is tracked. */
+  find(givenBack: boolean): Findings;
   /** From now on it is about what is written from now on. */
   reset(): void;
   /** @param inPlace Whether the memory is still where it was, and the process alive. */
@@ -26,8 +27,8 @@ export interface WriteTracker {
 }
 
 /** What the tracked memory is. The order is that of TrackedMemory in native/core/write_mark.h. */
-const MEMORY = ['anonymous', 'object', 'shared'] as const;
-export type TrackedMemory = (typeof MEMORY)[number];
+const MEMORY = ['whole', 'anonymous', 'object', 'shared'] as const;
+export type TrackedMemory = Exclude<(typeof MEMORY)[number], 'whole'>;
 
 /** Guards, which stand for parts that were unmapped, are private and anonymous. */
 function memoryOf(pid: number, { address, pages }: PagemapRange): TrackedMemory {
@@ -93,8 +94,8 @@ export async function trackByUserfaultfd(process: ForkedProcess, range: PagemapR
     throw error;
   }
   return {
-    find() {
-      const found = native().findWritten(pagemapFd, address, pages, memory);
+    find(givenBack) {
+      const found = native().findWritten(pagemapFd, address, pages, givenBack ? memory : 0);
       const written: PageRun[] = [];
       for (let i = 0; i < found.length; i += 2) written.push({ first: found[i] ?? 0, pages: found[i + 1] ?? 0 });
       return { written, doubtful: [] };

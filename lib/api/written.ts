@@ -32,7 +32,7 @@ export interface WrittenPages {
 export interface MarkedRange extends PageRun {
   region: RegionHandle;
   /** @throws where the process has not got them any more. */
-  locate: () => { address: bigint };
+  locate: () => { address: bigint; givenBack: number };
 }
 
 let probes: NativeProbeResults | undefined;
@@ -64,13 +64,16 @@ export class WriteMark {
   readonly #process: ForkedProcess;
   readonly #range: MarkedRange;
   readonly #address: bigint;
+  readonly #givenBack: number;
   #tracker: WriteTracker | undefined;
   #closed = false;
 
   private constructor(process: ForkedProcess, range: MarkedRange, method: WriteMethod) {
     this.#process = process;
     this.#range = range;
-    this.#address = range.locate().address;
+    const { address, givenBack } = range.locate();
+    this.#address = address;
+    this.#givenBack = givenBack;
     this.method = method;
   }
 
@@ -101,7 +104,7 @@ export class WriteMark {
    * @throws ProcessEndedError (rejects)
    */
   async read(): Promise<WrittenPages> {
-    const { written, doubtful } = await this.#use((tracker) => tracker.find());
+    const { written, doubtful } = await this.#use((tracker, givenBack) => tracker.find(givenBack));
     const { first } = this.#range;
     const place = (runs: PageRun[]): number => {
       let pages = 0;
@@ -153,11 +156,12 @@ export class WriteMark {
     }
   }
 
-  async #use<T>(action: (tracker: WriteTracker) => T): Promise<T> {
+  async #use<T>(action: (tracker: WriteTracker, givenBack: boolean) => T): Promise<T> {
     if (this.#closed) throw new TypeError('the mark has been closed');
-    if (this.#range.locate().address !== this.#address) throw new TypeError('the region has moved since it was marked');
+    const { address, givenBack } = this.#range.locate();
+    if (address !== this.#address) throw new TypeError('the region has moved since it was marked');
     try {
-      if (this.#tracker) return action(this.#tracker);
+      if (this.#tracker) return action(this.#tracker, givenBack !== this.#givenBack);
     } catch (error) {
       if (!(error instanceof SystemError) || error.code !== 'ESRCH') throw error;
     }

@@ -36,7 +36,7 @@ Napi::Value protect(const Napi::CallbackInfo& info) {
 Napi::Value find(const Napi::CallbackInfo& info) {
   const TrackedPages range = pages_argument(info);
   const auto memory =
-      static_cast<TrackedMemory>(integer_argument(info, 3, 0, 2, "memory must be 0, 1 or 2"));
+      static_cast<TrackedMemory>(integer_argument(info, 3, 0, 3, "memory must be from 0 to 3"));
   std::vector<WrittenRun> runs;
   unwrap(info.Env(), find_written(range.pagemap, range.address, range.pages, memory, &runs));
   Napi::Float64Array result = Napi::Float64Array::New(info.Env(), runs.size() * 2);

@@ -21,8 +21,10 @@ void stop_tracking(int fd, char* start, uint64_t length);
 // Whether this kernel has what is needed: 0, or an errno.
 int probe_userfaultfd_wp_async();
 
-// What a page without write-protection can be, apart from written.
+// What tells which pages without write-protection were written. The order is that of MEMORY in
+// lib/api/write-tracker.ts.
 enum class TrackedMemory : uint8_t {
+  kWhole,      // nothing was given back since: all of them
   kAnonymous,  // private
   kObject,     // a private mapping of a file or memfd
   kShared,

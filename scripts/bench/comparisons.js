@@ -1,6 +1,6 @@
 /** What is compared: ours, the floor in C, and what others take for the same. */
 import { Floor, NODE_SPAWN, PEERS } from './floor.js';
-import { addToNumber, copyOnWrite, forkCall, forkExitWait, sendMessages, spawnCall } from './ours.js';
+import { addToNumber, copyOnWrite, forkCall, forkExitWait, readMark, sendMessages, spawnCall } from './ours.js';
 import { READING } from './reading.js';
 
 const PAGES_PER_MIB = 256;
@@ -143,4 +143,19 @@ export const COMPARISONS = [
     },
   },
   ...READING,
+  {
+    name: 'pages written since a mark, 1% of 1 GiB',
+    runs: 120,
+    rounds: 4,
+    per: 1,
+    bar: { ratio: 2 },
+    start: async (program) => {
+      const pages = 1024 * PAGES_PER_MIB;
+      const ours = await readMark(pages, Math.floor(pages / 100));
+      const where = [ours.pid, Number(ours.address), pages];
+      const bits = new Floor(program, ['count', ...where]);
+      const peer = { name: 'reading bit 56 of each page, in C', per: 1, bar: 0.2, runner: bits };
+      return { ours, floor: new Floor(program, ['written', ...where]), others: [], peers: [peer] };
+    },
+  },
 ];

@@ -6,7 +6,9 @@
 //   floor cow PAGES                 a child's writes to PAGES pages that it shares with its parent
 //   floor spawn PAGES               the posix_spawn() call of such a process
 //   floor count PID ADDRESS PAGES   counting a region's exclusive and shared pages by pagemap
-//   floor target PAGES VMAS         no floor, but what is counted: a process with PAGES pages, half
+//   floor written PID ADDRESS PAGES the pages of a region that were written since its process
+//   marked it floor target PAGES VMAS         no floor, but what is counted: a process with PAGES
+//   pages, half
 //                                   of them shared, and VMAS other mappings; says pid and address
 //   floor smaps PID                 reading smaps to its end, 64 KiB at a time
 //   floor rollups PID...            reading the smaps_rollup of each
@@ -189,6 +191,8 @@ int main(int argc, char **argv) {
     cow_floor(strtoull(argv[2], NULL, 10));
   } else if (strcmp(mode, "count") == 0 && argc == 5) {
     count_floor(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
+  } else if (strcmp(mode, "written") == 0 && argc == 5) {
+    written_floor(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
   } else if (strcmp(mode, "target") == 0 && argc == 4) {
     target(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
   } else if (strcmp(mode, "smaps") == 0 && argc == 3) {

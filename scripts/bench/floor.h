@@ -41,6 +41,9 @@ void rollups_floor(int count, char **pids);
 void across_target(size_t pages);
 void tree_target(size_t processes, size_t pages);
 
+// floor-written.c
+void written_floor(const char *pid, uintptr_t address, size_t pages);
+
 // floor-sharing.c
 void add_floor(int atomic, uint64_t times, unsigned workers);
 void ring_floor(uint64_t messages);

@@ -13,7 +13,7 @@ export function compileFloor() {
     fs.rmSync(directory, { recursive: true, force: true });
   };
   try {
-    const sources = ['floor.c', 'floor-reading.c', 'floor-sharing.c'].map((name) =>
+    const sources = ['floor.c', 'floor-reading.c', 'floor-sharing.c', 'floor-written.c'].map((name) =>
       path.join(import.meta.dirname, name),
     );
     execFileSync('gcc', ['-O2', '-Wall', '-pthread', '-o', program, ...sources]);

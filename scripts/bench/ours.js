@@ -151,6 +151,31 @@ export function sampleTree(root) {
 }
 
 /**
+ * Reads which pages a process has written since a mark. Gives how many as well.
+ * @param {number} pages
+ * @param {number} written
+ */
+export async function readMark(pages, written) {
+  const child = fork();
+  const region = await child.map({ pages });
+  await child.write(region);
+  const mark = await child.markWritten(region);
+  await child.write(region, { pattern: 'random', to: written });
+  return {
+    pid: child.pid,
+    ...child.placement(region),
+    async run() {
+      const start = process.hrtime.bigint();
+      const found = await mark.read();
+      return [sinceNs(start), found.written];
+    },
+    async close() {
+      await child.exit();
+    },
+  };
+}
+
+/**
  * Additions to one number by workers that begin together; the longest counts. Gives the total as well.
  * @param {'atomic' | 'lock'} guard
  * @param {number} times

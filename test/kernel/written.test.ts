@@ -301,6 +301,7 @@ byUserfaultfd('by userfaultfd', () => {
     const region = await child.map({ pages: 100 });
     await child.write(region);
     const { address } = child.placement(region);
+    const descriptors = () => readdirSync(`/proc/${String(child.pid)}/fd`).length;
     const vmas = () => readSmaps(child.pid).filter(({ start }) => start >= address && start < address + 100n * 4096n);
     const first = await child.markWritten(region, { pages: 50 });
     const second = await child.markWritten(region, { first: 50 });
@@ -310,7 +311,9 @@ byUserfaultfd('by userfaultfd', () => {
     expectExactly(await second.read(), truthOf({ first: 50, pages: 5 }));
     expect(vmas().every(({ vmFlags }) => vmFlags.includes('uw'))).toBe(true);
     await first.close();
+    expect(descriptors()).toBe(5);
     await second.close();
+    expect(descriptors()).toBe(4);
     expect(vmas()).toHaveLength(1);
     expect(vmas()[0]?.vmFlags).not.toContain('uw');
     await (await child.markWritten(region)).close();
