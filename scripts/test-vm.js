@@ -61,7 +61,7 @@ const UNNEEDED = [
 
 /** Programs that tests start. */
 const PROGRAMS_OF_HOST = [
-  ...['cat', 'echo', 'env', 'ls', 'printf', 'pwd', 'readlink', 'sed', 'setsid', 'sh', 'sleep', 'tr', 'true'],
+  ...['cat', 'echo', 'env', 'ls', 'printf', 'pwd', 'readlink', 'sed', 'setpriv', 'setsid', 'sh', 'sleep', 'tr', 'true'],
 ];
 
 /** @param {string} name */

@@ -20,6 +20,7 @@ import { PageSet } from '../../lib/schema/page-set.js';
 import { selectedRuns } from '../../lib/schema/selection.js';
 import type { PageRun } from '../../lib/schema/selection.js';
 import { requireSelection } from '../../lib/schema/arguments.js';
+import { whyNoFile } from './disk.js';
 
 const { softDirty, userfaultfdWpAsync, pagemapScan } = native().probe();
 const has: Record<WriteMethod, boolean> = {
@@ -43,12 +44,14 @@ function forkNode(): ForkedProcess {
   return child;
 }
 
+const noFile = await whyNoFile();
+const ON_DISK = 'a private file';
 const KINDS: Record<string, () => RawMapSpec | Promise<RawMapSpec>> = {
   'private anonymous memory': () => ({ pages: 4096 }),
   'shared anonymous memory': () => ({ pages: 4096, sharing: 'shared' }),
   'a shared memfd': () => ({ pages: 4096, sharing: 'shared', object: memfd() }),
   'a private memfd': () => ({ pages: 4096, object: memfd() }),
-  'a private file': async () => ({ pages: 4096, object: await file() }),
+  [ON_DISK]: async () => ({ pages: 4096, object: await file() }),
 };
 
 function memfd() {
@@ -103,7 +106,8 @@ const WRITES: PageChoice = { pattern: 'random', seed: 5, to: 400 };
 
 describe.each(METHODS.map((method) => [method] as const))('by %s', (by) => {
   describe.skipIf(!has[by])('(where the kernel has it)', () => {
-    test.each(Object.keys(KINDS))('the truth lies within the bounds, for %s', async (kind) => {
+    test.for(Object.keys(KINDS))('the truth lies within the bounds, for %s', async (kind, context) => {
+      if (kind === ON_DISK && noFile !== undefined) context.skip(noFile);
       const { child, region } = await prepare((await KINDS[kind]?.()) ?? {});
       const mark = await child.markWritten(region, {}, { by });
       expect(mark.method).toBe(by);
@@ -267,7 +271,8 @@ describe.each(exactMethods.map((method) => [method] as const))('by %s, exactly',
 });
 
 byUserfaultfd('by userfaultfd', () => {
-  test.each(Object.keys(KINDS))('exactly, for %s', async (kind) => {
+  test.for(Object.keys(KINDS))('exactly, for %s', async (kind, context) => {
+    if (kind === ON_DISK && noFile !== undefined) context.skip(noFile);
     const { child, region } = await prepare((await KINDS[kind]?.()) ?? {});
     const mark = await child.markWritten(region);
     expect(mark.method).toBe('userfaultfd');
