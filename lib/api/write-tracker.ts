@@ -4,6 +4,7 @@ import { native } from '../native.js';
 import { requireMemory } from '../proc/meminfo.js';
 import { PAGE_STATES, readPageStates, readPagemap } from '../proc/pagemap.js';
 import type { PagemapRange } from '../proc/pagemap.js';
+import { pidError, pidPath } from '../proc/read.js';
 import { readVma } from '../proc/vma.js';
 import type { PageRun } from '../schema/selection.js';
 import type { PageState } from '../schema/step.js';
@@ -64,6 +65,16 @@ function findingsOf(verdicts: Uint8Array): Findings {
   return { written: runsOf(verdicts, WRITTEN), doubtful: runsOf(verdicts, DOUBTFUL) };
 }
 
+/** Does something to a file of a process. @throws SystemError ESRCH where there is no such process. */
+function onFile<T>(pid: number, name: string, action: (path: string) => T): T {
+  const path = pidPath(pid, name);
+  try {
+    return action(path);
+  } catch (error) {
+    throw pidError(error, pid, path);
+  }
+}
+
 /** An entry of a page table is 8 bytes. */
 const TABLE_ENTRY_BYTES = 8;
 
@@ -77,7 +88,7 @@ export async function trackByUserfaultfd(process: ForkedProcess, range: PagemapR
   const length = BigInt(pages) * BigInt(native().pageSizeBytes);
   requireMemory(pages * TABLE_ENTRY_BYTES);
   const memory = MEMORY.indexOf(memoryOf(process.pid, range));
-  const pagemapFd = openSync(`/proc/${String(process.pid)}/pagemap`, 'r');
+  const pagemapFd = onFile(process.pid, 'pagemap', (path) => openSync(path, 'r'));
   let uffd: bigint | undefined;
   const close = async (inPlace: boolean): Promise<void> => {
     closeSync(pagemapFd);
@@ -119,7 +130,9 @@ const SOFT_DIRTY = 1 << 23;
 export function trackBySoftDirty(process: ForkedProcess, range: PagemapRange): WriteTracker {
   const shared = memoryOf(process.pid, range) === 'shared';
   const reset = (): void => {
-    writeFileSync(`/proc/${String(process.pid)}/clear_refs`, '4');
+    onFile(process.pid, 'clear_refs', (path) => {
+      writeFileSync(path, '4');
+    });
   };
   reset();
   return {
