@@ -79,20 +79,12 @@ function canScan(): boolean {
 /** Fields of smaps that count PMD-mapped pages [fs/proc/task_mmu.c: smaps_pmd_entry]. */
 const HUGE_FIELDS = ['AnonHugePages', 'ShmemPmdMapped', 'FilePmdMapped'];
 
-/** The parts of a range, as page numbers in it, that lie in these VMAs. */
-function partsIn(
-  vmas: readonly SmapsVma[],
-  range: PagemapRange,
-  pageSizeBytes: number,
-): { first: number; pages: number }[] {
-  return partsOf(vmas.filter(hasHuge), range, pageSizeBytes);
-}
-
 function hasHuge({ fieldsKb }: SmapsVma): boolean {
   return HUGE_FIELDS.some((field) => (fieldsKb[field] ?? 0) > 0);
 }
 
-function partsOf(
+/** The parts of a range, as page numbers in it, that lie in these VMAs. */
+function partsIn(
   vmas: readonly SmapsVma[],
   { address, pages }: PagemapRange,
   pageSizeBytes: number,
@@ -109,8 +101,7 @@ export function hugeParts(
   range: PagemapRange,
   pageSizeBytes: number,
 ): { first: number; pages: number }[] {
-  const huge = vmas.filter(({ fieldsKb }) => HUGE_FIELDS.some((field) => (fieldsKb[field] ?? 0) > 0));
-  return partsIn(huge, range, pageSizeBytes);
+  return partsIn(vmas.filter(hasHuge), range, pageSizeBytes);
 }
 
 /**
@@ -155,7 +146,7 @@ function doubtfulParts(range: PagemapRange, checkHuge: boolean, smaps: LazySmaps
   if (!checkHuge || canScan()) return [];
   // Before Linux 6.6 smaps leaves huge pages out that may not be read [smaps_pmd_entry, follow_trans_huge_pmd].
   const mayHide = ({ perms, vmFlags }: SmapsVma): boolean => perms.startsWith('---') && !vmFlags.includes('nh');
-  return partsOf(
+  return partsIn(
     smaps().filter((vma) => hasHuge(vma) || mayHide(vma)),
     range,
     native().pageSizeBytes,

@@ -17,7 +17,7 @@ const FEW_PAGES = 4096;
 const MOST_PAGES = 2 ** 36;
 const KEPT = 6;
 
-const mappings = [new addon.Mapping(4, true, false, false, -1, 0)];
+const mappings = [new addon.Mapping(4, true, false, false, false, -1, 0)];
 const buffers = [];
 const fds = [];
 const { Mapping } = addon;
@@ -148,6 +148,9 @@ const VALID = {
   readPagemap: [() => process.pid, () => address() ?? 0n, () => 4, () => new BigUint64Array(4)],
   readPageStates: [() => process.pid, () => address() ?? 0n, () => 4, () => true, () => true, () => new Uint8Array(4)],
   countPages: [() => process.pid, () => address() ?? 0n, () => 4, () => true, () => true, floats],
+  readFrames: [() => process.pid, () => address() ?? 0n, () => 4, floats],
+  readSmaps: [() => '/proc/self/smaps', () => address() ?? null, () => 4],
+  parseSmaps: [() => Buffer.from('1000-2000 rw-p 0 0:0 0\nRss: 4 kB\n')],
   protectPages: [() => fds[0] ?? 0, () => address() ?? 0n, () => 4, () => true],
   findWritten: [() => fds[0] ?? 0, () => address() ?? 0n, () => 4, () => 0],
   queryVma: [() => process.pid, () => address() ?? 4096n, () => new BigUint64Array(7)],
@@ -163,7 +166,7 @@ const VALID = {
   forbidsZeroPage: [],
   probe: [],
   systemMemory: [],
-  Mapping: [() => 4, () => true, () => false, () => false, () => fds.at(-1) ?? -1, () => 0],
+  Mapping: [() => 4, () => true, () => false, () => false, () => false, () => fds.at(-1) ?? -1, () => 0],
   address: [],
   access: [() => true, ...[0, 4, 0, 4, 2, 1, 7].map((n) => () => n), () => 1n, floats],
   advise: [() => 0, () => 4, () => 4],
@@ -265,7 +268,7 @@ addon.setErrorFactory((errno) => new Error(String(errno)));
 for (const mapping of mappings) mapping.close();
 for (const fd of fds.splice(0)) closeSync(fd);
 const missing = [...functions, ...methods, 'Mapping'].filter((name) => !VALID[name]);
-const untouched = new addon.Mapping(4, true, false, false, -1, 0);
+const untouched = new addon.Mapping(4, true, false, false, false, -1, 0);
 untouched.access(true, 0, 4, 0, 4, 1, 0, 0, 7n, new Float64Array(3));
 const sum = untouched.access(false, 0, 4, 0, 4, 1, 0, 0, 0n, new Float64Array(3));
 const into = floats();
