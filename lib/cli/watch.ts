@@ -33,7 +33,7 @@ const LOAD = 0.25;
 const YOUNG_MS = 20;
 
 const CSV_HEADER =
-  'elapsed_ms,pid,parent,program,rss_kb,pss_kb,uss_kb,shared_kb,minor_faults,copied_at_most_kb,sample_cost_ms';
+  'elapsed_ms,pid,parent,program,rss_kb,pss_kb,uss_kb,shared_kb,minor_faults,copied_at_most_kb,age_ms,sample_cost_ms';
 
 function csvRows({ elapsedMs, costMs, processes }: TreeSample): string {
   const rows = processes.map((one) =>
@@ -49,6 +49,7 @@ function csvRows({ elapsedMs, costMs, processes }: TreeSample): string {
       one.sharedKb,
       one.minorFaults,
       bounds(one.copiedKb).max,
+      one.ageMs.toFixed(0),
       costMs.toFixed(2),
     ].join(','),
   );

@@ -1,4 +1,5 @@
 /** Page states from /proc/PID/pagemap, read natively into typed arrays (native/core/pagemap.h). */
+import { closeSync, openSync, readSync } from 'node:fs';
 import { native } from '../native.js';
 import { MAX_REGION_PAGES, requireInteger, requireObject } from '../schema/arguments.js';
 import type { PageState, StateRuns } from '../schema/step.js';
@@ -26,7 +27,7 @@ export interface PagemapOptions {
   /**
    * Whether to look for PMD-mapped huge pages, whose bit 56 the kernel shows wrong (before Linux 6.7, which has no
    * PAGEMAP_SCAN, for VMAs that have some). smaps says what they are where the range holds their whole VMA; of single pages
-   * only if all huge ones of the VMA are alike. What remains is 'unknown', and so is all of it on a kernel that counts no
+   * only if all huge ones of the VMA are alike, or if root asks, who sees how often a frame is mapped. What remains is 'unknown', and so is all of it on a kernel that counts no
    * mappings of single pages (CONFIG_NO_PAGE_MAPCOUNT), or may be one. Default true. Turn it off only for memory known
    * to be of base pages (MADV_NOHUGEPAGE).
    */
@@ -244,7 +245,49 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
       if (old === UNKNOWN) part[page] = state;
     });
   }
+  if (states.includes(UNKNOWN)) settleByMapCounts(pid, range, states);
   return states;
+}
+
+/**
+ * Settles the pages that are still unknown by how often their frames are mapped [Documentation/admin-guide/mm/pagemap.rst:
+ * kpagecount]. Only root sees that; without, and on a kernel that may not count single pages, they stay unknown.
+ */
+function settleByMapCounts(pid: number, range: PagemapRange, states: Uint8Array): void {
+  if (!countsMappings()) return;
+  const frames = new Float64Array(range.pages);
+  let counts: number;
+  try {
+    native().readFrames(pid, range.address, range.pages, frames);
+    counts = openSync('/proc/kpagecount', 'r');
+  } catch {
+    return;
+  }
+  try {
+    for (let page = 0; page < states.length;) {
+      const pages = neighbours(frames, states, page);
+      if (pages > 0) settleRun(counts, frames[page] ?? 0, states.subarray(page, page + pages));
+      page += Math.max(1, pages);
+    }
+  } finally {
+    closeSync(counts);
+  }
+}
+
+/** How many unknown pages from here on have frames that lie together, as those of a huge page do. */
+function neighbours(frames: Float64Array, states: Uint8Array, first: number): number {
+  const frame = frames[first] ?? 0;
+  let pages = 0;
+  while (frame !== 0 && states[first + pages] === UNKNOWN && frames[first + pages] === frame + pages) pages++;
+  return pages;
+}
+
+function settleRun(counts: number, frame: number, states: Uint8Array): void {
+  const mapped = new BigUint64Array(states.length);
+  if (readSync(counts, mapped, 0, mapped.byteLength, frame * 8) !== mapped.byteLength) return;
+  mapped.forEach((count, page) => {
+    if (count > 0n) states[page] = count === 1n ? EXCLUSIVE : SHARED;
+  });
 }
 
 type Counts = Record<PageState, number>;
@@ -289,6 +332,12 @@ export function countPages(pid: number, range: PagemapRange, options: PagemapOpt
     counts.shared += split.shared;
     counts.unknown -= split.exclusive + split.shared;
   }
+  return counts.unknown === 0 ? counts : countStates(readPageStates(pid, range, options));
+}
+
+function countStates(states: Uint8Array): Counts {
+  const counts = Object.fromEntries(PAGE_STATES.map((state) => [state, 0])) as Counts;
+  for (const state of states) counts[PAGE_STATES[state] ?? 'unknown']++;
   return counts;
 }
 

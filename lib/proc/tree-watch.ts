@@ -8,6 +8,7 @@ import { descendantsOf, memoryFigures, noMemoryError, readProcesses, sumMemory, 
 import type { ProcessMemory, TreeMemory, TreeProcess } from './process-tree.js';
 import { readPidFile } from './read.js';
 import { parseSmaps, parseSmapsRollup, privateKb, sharedKb } from './smaps.js';
+import type { SmapsRollup } from './smaps.js';
 import { readStat } from './stat.js';
 import type { Stat } from './stat.js';
 
@@ -18,6 +19,8 @@ export interface WatchedMemory extends ProcessMemory {
   minorFaults: number;
   /** Anonymous memory that was shared and that it has copied, since then. A bound: {@link TreeWatch}. */
   copiedKb: Figure;
+  /** How old its Rss, Pss, USS and shared memory are: 0, or up to REST_MS while the tree rests ({@link TreeWatch}). */
+  ageMs: number;
 }
 
 export interface TreeSample extends TreeMemory {
@@ -53,6 +56,17 @@ const WHY_BOUND =
   'a page stops being shared when this process copies it, and when the others write theirs or end as well; at most as ' +
   'many were copied as there were faults';
 
+/** For how long at most the memory of a process is not read again while its tree rests. */
+const REST_MS = 1000;
+
+/** The memory of a process as it was read last. */
+interface LastRead {
+  atMs: number;
+  rollup: SmapsRollup;
+  /** Its size and what is resident of it [statm]: memory that was given back shows there, and no fault does. */
+  statm: string;
+}
+
 /** What is remembered of a process. */
 interface Known {
   process: TreeProcess;
@@ -68,6 +82,9 @@ interface Known {
   childFaults: number;
   /** Something was forked since `parts`: what was lost and what was shared anew cannot be told apart. */
   sharedAnew: boolean;
+  /** Minor and major faults at the last look. */
+  allFaults: number;
+  last: LastRead | undefined;
 }
 
 /** Where the program, its stack and its arguments lie, which are laid out anew by execve [proc_pid_stat(5)]. */
@@ -82,6 +99,10 @@ function imageOf({ fields }: Stat): string {
  * `copiedKb` is a bound, since only page frames tell whose copy a page is, and they are shown to root alone. It is
  * nearly exact for who writes, or counts references, while the others are quiet. It misses what is copied while a child
  * lives that comes and goes between two samples and that nobody waits for.
+ *
+ * A tree rests as long as nobody in it has a fault, is forked, or ends. To read memory is what a look costs, and the memory
+ * of a process in a resting tree, if as much of it is resident as before, changes only by what others outside do to pages
+ * that they share with it. So it is read once a second then, and each row says how old it is.
  */
 export class TreeWatch {
   readonly #began = performance.now();
@@ -91,6 +112,8 @@ export class TreeWatch {
   readonly #pageKb = native().pageSizeBytes / 1024;
   readonly #broken: BrokenSharing[] = [];
   #first = true;
+  /** When the tree was last seen not to rest. */
+  #stirredMs = 0;
   #longestReadMs = 0;
   /** All reads of anybody's memory so far. */
   #readMs = 0;
@@ -117,6 +140,7 @@ export class TreeWatch {
     const left = this.#forget(tree);
     const unreadable: number[] = [];
     const born = tree.some(({ pid }) => !this.#known.has(pid));
+    if (born || left || !tree.every(({ pid }) => this.#hasRested(pid))) this.#stirredMs = performance.now();
     const processes = tree.flatMap((process): WatchedMemory[] => {
       const seen = tryProcess(() => this.#look(process, born, left));
       if (seen === 'unreadable') unreadable.push(process.pid);
@@ -162,11 +186,23 @@ export class TreeWatch {
     return this.#known.size < before;
   }
 
+  /** Whether a process has had no fault since the last look. One that is gone by now is looked at, and so is the tree. */
+  #hasRested(pid: number): boolean {
+    const stat = tryProcess(() => readStat(pid));
+    return typeof stat === 'object' && stat.minflt + stat.majflt === this.#known.get(pid)?.allFaults;
+  }
+
   #look(process: TreeProcess, born: boolean, left: boolean): WatchedMemory {
     const { pid } = process;
     const readBefore = this.#readMs;
-    const known = this.#update(process, readStat(pid), born, left);
-    const rollup = parseSmapsRollup(this.#readMemory(pid, 'smaps_rollup'));
+    const stat = readStat(pid);
+    const known = this.#update(process, stat, born, left);
+    const now = performance.now();
+    const allFaults = stat.minflt + stat.majflt;
+    // It has just had one: who was read before that in this look is read again in the next.
+    if (allFaults !== known.allFaults) this.#stirredMs = now;
+    known.allFaults = allFaults;
+    const { rollup, atMs } = this.#readRollup(pid, known);
     this.#longestReadMs = Math.max(this.#longestReadMs, this.#readMs - readBefore);
     return {
       ...process,
@@ -174,7 +210,17 @@ export class TreeWatch {
       sharedKb: sharedKb(rollup),
       minorFaults: known.faults - known.faultsAtFirst,
       copiedKb: known.copiedKb === 0 ? 0 : { min: 0, max: known.copiedKb, why: WHY_BOUND },
+      ageMs: Math.max(0, now - atMs),
     };
+  }
+
+  #readRollup(pid: number, known: Known): LastRead {
+    const statm = readPidFile(pid, 'statm');
+    const now = performance.now();
+    const { last } = known;
+    const rested = last !== undefined && last.atMs > this.#stirredMs && last.statm === statm;
+    if (rested && now - last.atMs < REST_MS) return last;
+    return (known.last = { atMs: now, rollup: parseSmapsRollup(this.#readMemory(pid, 'smaps_rollup')), statm });
   }
 
   #update(process: TreeProcess, stat: Stat, born: boolean, left: boolean): Known {
@@ -221,6 +267,8 @@ export class TreeWatch {
       broken: before?.broken ?? [],
       childFaults: stat.cminflt,
       sharedAnew: false,
+      allFaults: stat.minflt + stat.majflt,
+      last: undefined,
     };
     this.#known.set(process.pid, known);
     return known;

@@ -100,6 +100,18 @@ export const COMPARISONS = [
     },
   },
   {
+    name: 'fork() call, 1 GiB of huge pages',
+    runs: 60,
+    rounds: 6,
+    per: 1,
+    bar: { ratio: 1.25 },
+    start: (program) => {
+      const pages = 1024 * PAGES_PER_MIB;
+      const floor = new Floor(program, ['fork-huge', pages]);
+      return Promise.resolve({ ours: forkCall(pages, true), floor, others: [] });
+    },
+  },
+  {
     name: 'spawn() call, 1 GiB of dirty 4K pages',
     runs: 30,
     rounds: 3,

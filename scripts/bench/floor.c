@@ -2,13 +2,13 @@
 // the same memory.
 //
 //   floor fork PAGES                the fork() call of a process with PAGES dirty 4K pages
+//   floor fork-huge PAGES           the same, of transparent huge pages
 //   floor fork-wait                 fork, _exit in the child, waitpid; nothing mapped
 //   floor cow PAGES                 a child's writes to PAGES pages that it shares with its parent
 //   floor spawn PAGES               the posix_spawn() call of such a process
 //   floor count PID ADDRESS PAGES   counting a region's exclusive and shared pages by pagemap
-//   floor written PID ADDRESS PAGES the pages of a region that were written since its process
-//   marked it floor target PAGES VMAS         no floor, but what is counted: a process with PAGES
-//   pages, half
+//   floor written PID ADDRESS PAGES finding the pages of a marked region that were written since
+//   floor target PAGES VMAS         no floor, but what is counted: a process with PAGES pages, half
 //                                   of them shared, and VMAS other mappings; says pid and address
 //   floor smaps PID                 reading smaps to its end, 64 KiB at a time
 //   floor rollups PID...            reading the smaps_rollup of each
@@ -46,8 +46,17 @@ void write_pages(char *base, size_t pages, size_t stride) {
   for (size_t i = 0; i < pages; i += stride) *(volatile uint64_t *)(base + i * page_size) = 1;
 }
 
-static void fork_floor(size_t pages) {
-  char *base = map_pages(pages);
+static char *map_huge_pages(size_t pages) {
+  size_t huge = page_size / 8 * page_size;
+  size_t length = pages * page_size;
+  char *raw = mmap(NULL, length + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) die("mmap");
+  char *base = (char *)(((uintptr_t)raw + huge - 1) / huge * huge);
+  if (madvise(base, length, MADV_HUGEPAGE) != 0) die("madvise");
+  return base;
+}
+
+static void fork_floor(char *base, size_t pages) {
   while (next_run()) {
     write_pages(base, pages, 1);
     int hold[2];
@@ -182,7 +191,11 @@ int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   const char *mode = argc > 1 ? argv[1] : "";
   if (strcmp(mode, "fork") == 0 && argc == 3) {
-    fork_floor(strtoull(argv[2], NULL, 10));
+    size_t pages = strtoull(argv[2], NULL, 10);
+    fork_floor(map_pages(pages), pages);
+  } else if (strcmp(mode, "fork-huge") == 0 && argc == 3) {
+    size_t pages = strtoull(argv[2], NULL, 10);
+    fork_floor(map_huge_pages(pages), pages);
   } else if (strcmp(mode, "fork-wait") == 0 && argc == 2) {
     fork_wait_floor();
   } else if (strcmp(mode, "spawn") == 0 && argc == 3) {

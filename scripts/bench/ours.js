@@ -1,4 +1,5 @@
 /** The measured things, as a user of the library would write them. */
+import { setTimeout as delay } from 'node:timers/promises';
 
 /** @typedef {typeof import('../../lib/index.js')} Cowlab */
 
@@ -8,6 +9,7 @@ const { SharedArea, TreeWatch, countPages, fork, mmap, readSmapsTable, spawn } =
 );
 
 const PAGE_BYTES = 4096;
+const LOOKS = 10;
 
 /**
  * One run gives nanoseconds, and after them counts if there are any.
@@ -25,10 +27,11 @@ function sinceNs(startNs) {
  * A call alone, from Node, with that many pages dirty.
  * @param {number} pages
  * @param {() => () => Promise<unknown>} call Gives what ends it, or waits for that.
+ * @param {boolean} [hugePages]
  * @returns {Runner}
  */
-function callWithDirtyPages(pages, call) {
-  const mapping = mmap({ length: pages * PAGE_BYTES, sharing: 'private' });
+function callWithDirtyPages(pages, call, hugePages = false) {
+  const mapping = mmap({ length: pages * PAGE_BYTES, sharing: 'private', hugePages });
   return {
     async run() {
       mapping.write();
@@ -45,12 +48,16 @@ function callWithDirtyPages(pages, call) {
   };
 }
 
-/** @param {number} pages */
-export function forkCall(pages) {
-  return callWithDirtyPages(pages, () => {
+/**
+ * @param {number} pages
+ * @param {boolean} [hugePages]
+ */
+export function forkCall(pages, hugePages) {
+  const call = () => {
     const child = fork();
     return () => child.exit();
-  });
+  };
+  return callWithDirtyPages(pages, call, hugePages);
 }
 
 /** @param {number} pages */
@@ -132,19 +139,22 @@ export function readTable(pid) {
 }
 
 /**
- * Processor time, in nanoseconds, of one more look at a tree.
+ * Processor time, in nanoseconds, of a look at a tree that rests, on the average of a second of ten: it is read once.
  * @param {number} root
  * @returns {Runner}
  */
 export function sampleTree(root) {
   const watch = new TreeWatch(root);
   return {
-    run() {
+    async run() {
       const before = process.cpuUsage();
-      const { processes } = watch.sample();
+      for (let look = 0; look < LOOKS; look++) {
+        const { processes } = watch.sample();
+        if (processes.length < 50) throw new Error(`only ${processes.length} processes were seen`);
+        await delay(1000 / LOOKS);
+      }
       const { user, system } = process.cpuUsage(before);
-      if (processes.length < 50) throw new Error(`only ${processes.length} processes were seen`);
-      return Promise.resolve([(user + system) * 1000]);
+      return [((user + system) * 1000) / LOOKS];
     },
     close: () => Promise.resolve(),
   };

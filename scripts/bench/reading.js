@@ -147,8 +147,8 @@ export const READING = [
     },
   },
   {
-    name: 'sample of a tree, 50 processes of 64 MiB, CPU',
-    runs: 30,
+    name: 'sample of a resting tree, 50 processes of 64 MiB, CPU',
+    runs: 9,
     rounds: 3,
     per: 1,
     needsMib: 50 * 64,

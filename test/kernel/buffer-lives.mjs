@@ -217,7 +217,7 @@ const CASES = {
     const mapping = mmap({ pages, noreserve: true });
     assert.throws(() => mapping.buffer, /^RangeError: the mapping has \d+ bytes, an ArrayBuffer at most/);
     // And the addon by itself.
-    const raw = new (native().Mapping)(pages, false, true, false, -1, 0);
+    const raw = new (native().Mapping)(pages, false, true, false, false, -1, 0);
     assert.throws(() => raw.buffer());
     await collect();
     raw.access(true, pages - 1, 1, 0, 1, 1, 0, 0, 5n, new Float64Array(3));

@@ -156,7 +156,7 @@ describe('a lock', () => {
       const { parentPort, workerData } = require('node:worker_threads');
       const addon = require(workerData);
       addon.setErrorFactory((errno, syscall) => new Error(syscall + errno));
-      const memory = new addon.Mapping(1, true, false, false, -1, 0);
+      const memory = new addon.Mapping(1, true, false, false, false, -1, 0);
       memory.lock(0, 1000);
       memory.unlock(0);
       memory.lock(64, 1000);

@@ -145,6 +145,32 @@ describe('a watched tree', () => {
     expect(sample.costMs).toBeGreaterThan(0);
   });
 
+  test('a resting tree is not read again at once, and what stirs it is seen at once', async () => {
+    const { parent, region } = await parentWith(4 * MIB_PAGES);
+    const child = await parent.fork();
+    opened.push(child);
+    // What it needs for its own first write is copied by then.
+    await child.write(region, { first: 4 * MIB_PAGES - 1, pages: 1 });
+    const watch = new TreeWatch(parent.pid);
+    const first = watch.sample();
+    const second = watch.sample();
+    expect(first.processes.map(({ ageMs }) => ageMs)).toEqual([0, 0]);
+    expect(second.processes.every(({ ageMs }) => ageMs > 0)).toBe(true);
+    expect(second.longestReadMs).toBe(0);
+    expect([second.pssKb, second.ussKb, second.rssKb]).toEqual([first.pssKb, first.ussKb, first.rssKb]);
+    // A fault in one of them: what the others share may have become their own.
+    await child.write(region, { pages: MIB_PAGES });
+    const third = watch.sample();
+    expect(third.processes.map(({ ageMs }) => ageMs)).toEqual([0, 0]);
+    expect(of(parent, third).ussKb - of(parent, second).ussKb).toBe(1024);
+    // Memory that is given back, without a fault: it is resident no more.
+    const before = of(child, watch.sample());
+    await child.advise(region, 'dontneed', { pages: MIB_PAGES });
+    const after = of(child, watch.sample());
+    expect(after.ageMs).toBe(0);
+    expect(before.ussKb - after.ussKb).toBe(1024);
+  });
+
   test('who inherits an orphan does not take it out of the tree, and an ended tree is empty', async () => {
     // The middle one ends; its child lives on, and belongs to another parent.
     const program = startProgram('sh', ['-c', '(sleep 60 & echo $! ; exec sleep 0.3)& wait $!; echo over; sleep 60']);

@@ -81,7 +81,7 @@ describe('pages of huge pages, of which pagemap does not tell how often they are
   ];
 
   it('are known where smaps leaves one possibility', () => {
-    const { states, counts } = settleHuge(runs, { rss: 517, exclusive: 3, shared: 514, huge: 512 });
+    const { states, counts } = settleHuge(runs, { rss: 517, exclusive: 3, shared: 514, readable: true });
     expect(states).toEqual([
       [512, 'shared'],
       [3, 'exclusive'],
@@ -92,21 +92,32 @@ describe('pages of huge pages, of which pagemap does not tell how often they are
   });
 
   it('are counted by smaps where they differ', () => {
-    const { states, counts } = settleHuge([[1024, 'unknown']], { rss: 1024, exclusive: 24, shared: 1000, huge: 1024 });
+    const { states, counts } = settleHuge([[1024, 'unknown']], {
+      rss: 1024,
+      exclusive: 24,
+      shared: 1000,
+      readable: true,
+    });
     expect(states).toEqual([[1024, 'unknown']]);
     expect(counts).toMatchObject({ exclusive: 24, shared: 1000 });
   });
 
   it('are the huge zero page where smaps does not count them', () => {
-    const { states, counts } = settleHuge([[512, 'shared']], { rss: 0, exclusive: 0, shared: 0, huge: 0 });
+    const { states, counts } = settleHuge([[512, 'shared']], { rss: 0, exclusive: 0, shared: 0, readable: true });
     expect(states).toEqual([[512, 'zero']]);
     expect(counts).toMatchObject({ shared: 0, zero: 512 });
   });
 
   it('stay unknown where smaps leaves them out', () => {
-    const { states, counts } = settleHuge(runs, { rss: 5, exclusive: 3, shared: 2, huge: 0 });
+    const { states, counts } = settleHuge(runs, { rss: 5, exclusive: 3, shared: 2, readable: false });
     expect(states).toEqual(runs);
     expect(counts.exclusive).toHaveProperty('unknown');
     expect(counts['not-present']).toBe(7);
+  });
+
+  it('are what root sees of their frames where smaps leaves them out', () => {
+    const { states, counts } = settleHuge([[512, 'shared']], { rss: 0, exclusive: 0, shared: 0, readable: false });
+    expect(states).toEqual([[512, 'shared']]);
+    expect(counts).toMatchObject({ shared: 512, zero: 0 });
   });
 });

@@ -62,13 +62,14 @@ function countStates(runs: StateRuns): Counts & { unknown: number } {
  */
 export function settleHuge(
   runs: StateRuns,
-  pages: { rss: number; exclusive: number; shared: number; huge: number },
+  pages: { rss: number; exclusive: number; shared: number; readable: boolean },
 ): { states: StateRuns; counts: KnownCounts } {
   const { unknown, ...counts } = countStates(runs);
   const zero = counts.exclusive + counts.shared + counts.zero + unknown - pages.rss;
   if (unknown === 0 && zero === counts.zero) return { states: runs, counts };
-  if (unknown > 0 && pages.huge === 0 && zero > counts.zero) {
-    return { states: runs, counts: { ...counts, exclusive: HIDDEN, shared: HIDDEN, zero: HIDDEN } };
+  if (!pages.readable && zero > counts.zero) {
+    const hidden = { exclusive: HIDDEN, shared: HIDDEN, zero: HIDDEN };
+    return { states: runs, counts: unknown > 0 ? { ...counts, ...hidden } : counts };
   }
   const states: StateRuns = [];
   const doubtsShared = zero !== counts.zero;
@@ -117,7 +118,7 @@ function observePages(
     rss,
     exclusive: pagesOf('Private_Clean', 'Private_Dirty'),
     shared: pagesOf('Shared_Clean', 'Shared_Dirty'),
-    huge: pagesOf('AnonHugePages'),
+    readable: vma.protection !== 'none',
   });
 }
 
