@@ -71,7 +71,14 @@ const DECISIVE = [
 function conditionsOf({ environment, facts }: ResultDocument): Settings {
   const decisive = facts ? Object.fromEntries(DECISIVE.map((name) => [name, facts[name]])) : {};
   // When it was run is no condition that anybody sets.
-  return { ...environment, startedAt: undefined, ...decisive, forbidsZeroPage: facts?.forbidsZeroPage ?? false };
+  return {
+    ...environment,
+    startedAt: undefined,
+    ...decisive,
+    forbidsZeroPage: facts?.forbidsZeroPage ?? false,
+    hugePages: facts?.noHugePages === undefined,
+    hugeZeroPage: facts?.hugeZeroPage ?? true,
+  };
 }
 
 function same(a: Figure | undefined, b: Figure | undefined): boolean {

@@ -2,6 +2,7 @@
 import type { DoctorContext, Finding } from './doctor.js';
 import { commitFigures, computeCommitLimitPages, readMeminfo } from './meminfo.js';
 import { readSysctls } from './sysctl.js';
+import { isTurnedOn, smallerSizesKb, TURN_ON, TURN_SMALLER_OFF } from './huge-pages.js';
 import { readHugetlb, readThpSettings } from './system.js';
 
 /** A count of pages as GiB. */
@@ -104,13 +105,16 @@ export function memoryFinding({ procRoot, pageSizeBytes, probes }: DoctorContext
 }
 
 export function thpFinding({ sysRoot }: DoctorContext): Finding {
-  const { enabled, shmemEnabled, sizes } = readThpSettings(sysRoot);
-  const base = { name: 'thp', neededFor: 'exact counts in 4K pages; the thp experiment' };
+  const settings = readThpSettings(sysRoot);
+  const { enabled, shmemEnabled, sizes } = settings;
+  const base = { name: 'thp', neededFor: 'exact counts in 4K pages; regions of huge pages, the thp experiment' };
   if (enabled === undefined) return { ...base, status: 'missing', found: 'this kernel has no transparent huge pages' };
   const active = Object.entries(sizes).filter(([, choice]) => choice !== 'never' && choice !== 'inherit');
   const multi =
     active.length > 0 ? `; multi-size: ${active.map(([kb, choice]) => `${kb} kB ${choice}`).join(', ')}` : '';
   const found = `anonymous: ${enabled}, shared memory: ${shmemEnabled ?? 'not in this kernel'}${multi}`;
+  if (!isTurnedOn(settings)) return { ...base, status: 'limited', found, remedy: TURN_ON };
+  if (smallerSizesKb(settings).length > 0) return { ...base, status: 'limited', found, remedy: TURN_SMALLER_OFF };
   if (enabled === 'always' || shmemEnabled === 'always' || shmemEnabled === 'force') {
     return {
       ...base,

@@ -16,6 +16,15 @@ function pmdKb({ pmdSizeBytes = 0 }: ThpSettings): string {
   return String(pmdSizeBytes / 1024);
 }
 
+export const TURN_ON = 'As root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled';
+export const TURN_SMALLER_OFF =
+  'As root, write never to /sys/kernel/mm/transparent_hugepage/hugepages-*kB/enabled of these sizes';
+
+/** Whether a region that is advised to gets huge pages by these settings. Pure. */
+export function isTurnedOn(settings: ThpSettings): boolean {
+  return settingOf(pmdKb(settings), settings) !== 'never';
+}
+
 /**
  * Refuses where a region that is advised to would get none.
  * @throws FeatureUnavailableError that says what is turned off, and how it is turned on.
@@ -24,13 +33,7 @@ export function requireHugePages(settings: ThpSettings = readThpSettings(), pid 
   if (settings.enabled === undefined) {
     throw new FeatureUnavailableError(FEATURE, 'this kernel was built without them', 'Leave hugePages away.');
   }
-  if (settingOf(pmdKb(settings), settings) === 'never') {
-    throw new FeatureUnavailableError(
-      FEATURE,
-      'they are turned off',
-      'As root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled',
-    );
-  }
+  if (!isTurnedOn(settings)) throw new FeatureUnavailableError(FEATURE, 'they are turned off', `${TURN_ON}.`);
   // prctl(PR_SET_THP_DISABLE), which children inherit [fs/proc/array.c: task_thp_status].
   if (readStatus(pid).fields['THP_enabled'] === '0') {
     throw new FeatureUnavailableError(
@@ -56,7 +59,7 @@ export function requireExactHugePages(): void {
     throw new FeatureUnavailableError(
       'Exact figures of huge pages',
       `faults bring pages of ${smaller.join(', ')} kB as well (multi-size THP)`,
-      'As root, write never to /sys/kernel/mm/transparent_hugepage/hugepages-*kB/enabled of these sizes.',
+      `${TURN_SMALLER_OFF}.`,
     );
   }
   if (!countsMappings()) {

@@ -136,6 +136,7 @@ describe('each limit is found', () => {
     ['kernel', 'proc/sys/kernel/osrelease', '6.1.0-debian\n', 'limited', 'no PAGEMAP_SCAN'],
     ['kernel', 'proc/sys/kernel/osrelease', '4.19.0\n', 'limited', 'judges by free memory'],
     ['thp', 'sys/kernel/mm/transparent_hugepage/enabled', '[always] madvise never\n', 'limited', 'anonymous: always'],
+    ['thp', 'sys/kernel/mm/transparent_hugepage/enabled', 'always madvise [never]\n', 'limited', 'anonymous: never'],
     ['ksm', 'sys/kernel/mm/ksm/run', '0\n', 'limited', 'not running'],
     ['hugetlb', 'sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages', '3\n', 'ok', '2048 kB: 3'],
     ['cgroup-pids', 'cg/a/pids.max', '33\n', 'limited', 'of 33 in'],
