@@ -25,7 +25,7 @@ export const Op = {
   receive: 25n,
 } as const;
 
-export const MapFlag = { shared: 1n, noreserve: 2n, populate: 4n, object: 8n, hugePages: 16n } as const;
+export const MapFlag = { shared: 1n, noreserve: 2n, populate: 4n, object: 8n, hugePages: 16n, hugetlb: 32n } as const;
 
 /** What a process reads around a fork, and gives up: ForkFlag and RestrictFlag of native/core/command.h. */
 export const ForkFlag = { readCommit: 1n, foldCommit: 2n } as const;

@@ -158,7 +158,8 @@ export class ForkedProcess {
    * @throws SystemError ENOMEM and the like, from mmap; FeatureUnavailableError for huge pages where there are none.
    */
   async map(spec: RawMapSpec): Promise<ForkedRegion> {
-    const { pages, sharing, protection, populate, noreserve, hugePages, object, offset } = requireMapSpec(spec);
+    const { pages, sharing, protection, populate, noreserve, hugePages, hugetlb, object, offset } =
+      requireMapSpec(spec);
     if (populate) requireMemory(Number(bytes(pages)));
     let flags = 0n;
     if (sharing === 'shared') flags |= MapFlag.shared;
@@ -166,6 +167,7 @@ export class ForkedProcess {
     if (noreserve) flags |= MapFlag.noreserve;
     if (object) flags |= MapFlag.object;
     if (hugePages) flags |= MapFlag.hugePages;
+    if (hugetlb) flags |= MapFlag.hugetlb;
     const reply = await this.#command(
       {
         op: Op.map,

@@ -44,7 +44,7 @@ export function readBootId(): string {
 }
 
 /** What a journal may ask for; it is data from a file, and root carries it out. */
-const SETTING = /^\/proc\/sys\/vm\/(overcommit_(memory|ratio|kbytes)|admin_reserve_kbytes)$/;
+const SETTING = /^\/proc\/sys\/vm\/(overcommit_(memory|ratio|kbytes)|admin_reserve_kbytes|nr_hugepages)$/;
 /** Wherever cgroups are mounted; applyJournal asks whether it is one. */
 const OWN_CGROUP = /^(\/[^/]+)+\/cowlab-[0-9a-f-]+$/;
 const SUBTREE_CONTROL = /^(\/[^/]+)+\/cgroup\.subtree_control$/;

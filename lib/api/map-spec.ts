@@ -1,8 +1,9 @@
 /** What to map, as callers say it, checked and completed. */
 import { native } from '../native.js';
-import { requireMapFlags, requireObject, requirePages } from '../schema/arguments.js';
+import { requireMapFlags, requireObject, requirePages, requireWholeHugePages } from '../schema/arguments.js';
 import type { Protection, Sharing } from '../schema/step.js';
 import { requireHugePages } from '../proc/huge-pages.js';
+import { requireHugetlb } from '../proc/hugetlb.js';
 import { FileObject } from './file-object.js';
 
 export interface RawMapSpec {
@@ -22,6 +23,12 @@ export interface RawMapSpec {
    * pages (MADV_NOHUGEPAGE) otherwise. Only for private anonymous memory. Default false.
    */
   hugePages?: boolean;
+  /**
+   * Huge pages of the pool of vm.nr_hugepages (MAP_HUGETLB): anonymous memory, private or shared, of whole huge pages.
+   * Unless `noreserve`, mmap reserves all of them, or fails with ENOMEM; without a reservation a touch for which the pool
+   * has no page ends the process by SIGBUS. Only in forked processes. Default false.
+   */
+  hugetlb?: boolean;
   /** A memfd or file to map; anonymous memory without it. */
   object?: FileObject;
   /** First page of the object. Default 0. */
@@ -39,5 +46,7 @@ export function requireMapSpec(spec: RawMapSpec): FullMapSpec {
   }
   const flags = requireMapFlags(spec, object !== undefined);
   if (flags.hugePages) requireHugePages();
-  return { pages: requirePages('length', spec.length, spec.pages, native().pageSizeBytes), ...flags, object };
+  const pages = requirePages('length', spec.length, spec.pages, native().pageSizeBytes);
+  if (flags.hugetlb) requireWholeHugePages(pages, requireHugetlb(native().pageSizeBytes));
+  return { pages, ...flags, object };
 }

@@ -150,14 +150,15 @@ export class Mapping {
  * mmap(2) in this process: readable and writable memory, anonymous or of a memfd, with PROT_NONE guards around
  * it and in pages of the base size unless huge ones are asked for. It is unmapped by unmap(), or when it is garbage collected.
  *
- * @throws TypeError for a file: a page of a file can vanish under the reader, so JavaScript never sees it mapped.
+ * @throws TypeError for hugetlb, whose pages run out, and for a file: a page of a file can vanish under the reader, so JavaScript never sees it mapped.
  * @throws SystemError ENOMEM and the like, from mmap.
  * @throws FeatureUnavailableError on anything but Linux, for huge pages where there are none, and for a memfd under strict overcommit, where touching a
  * page of it is refused by SIGBUS when memory runs out [mm/shmem.c, shmem_inode_acct_blocks].
  */
 export function mmap(spec: RawMapSpec): Mapping {
-  const { pages, sharing, protection, populate, noreserve, hugePages, object, offset } = requireMapSpec(spec);
+  const { pages, sharing, protection, populate, noreserve, hugePages, hugetlb, object, offset } = requireMapSpec(spec);
   if (protection !== 'rw') throw new RangeError("protection must be 'rw' in Node's own process");
+  if (hugetlb) throw new TypeError("hugetlb is not for Node's own process: map it in a forked one");
   if (object?.backing === 'file') throw new TypeError("object must be a memfd in Node's own process");
   if (object && offset + pages > object.pages) {
     throw new RangeError(`pages ${String(offset)} to ${String(offset + pages)} do not lie inside the memfd`);

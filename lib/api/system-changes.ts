@@ -43,6 +43,9 @@ const SETTINGS = {
   adminReserveKbytes: 'vm.admin_reserve_kbytes',
 } as const;
 
+/** The pool of huge pages of the default size [Documentation/admin-guide/mm/hugetlbpage.rst]. */
+const POOL = 'vm.nr_hugepages';
+
 function settingPath(name: string): string {
   return `/proc/sys/${name.replace('.', '/')}`;
 }
@@ -181,6 +184,8 @@ export function restoreLeftBehind(directory = stateDirectory()): Restored[] | un
 
 export interface PlannedChanges {
   overcommit?: boolean;
+  /** vm.nr_hugepages. */
+  hugetlb?: boolean;
   /** A cgroup that will be made. */
   cgroup?: CgroupPlan;
   /** What for, for people who meet the lock. */
@@ -215,6 +220,7 @@ export class SystemChanges {
     const directory = planned.directory ?? stateDirectory();
     const steps: RestoreStep[] = planned.cgroup ? restoreCgroup(planned.cgroup) : [];
     if (planned.overcommit) for (const name of Object.values(SETTINGS)) requireWritable(settingPath(name));
+    if (planned.hugetlb) requireWritable(settingPath(POOL));
     const lock = takeLock(directory, planned.purpose);
     try {
       if (readJournal(directory)) {
@@ -227,6 +233,9 @@ export class SystemChanges {
       if (planned.overcommit) {
         const before = Object.entries(SETTINGS).map(([key, name]) => [key, readSetting(name)]);
         steps.unshift(...restoreOvercommit(Object.fromEntries(before) as Required<OvercommitSettings>));
+      }
+      if (planned.hugetlb) {
+        steps.unshift({ action: 'write', path: settingPath(POOL), value: String(readSetting(POOL)) });
       }
       const journal: Journal = {
         version: 1,
@@ -249,7 +258,28 @@ export class SystemChanges {
 
   /** Whether vm.overcommit_* was planned, so that it will be put back. */
   get allowsOvercommit(): boolean {
-    return this.#steps.some(({ path }) => path === settingPath(SETTINGS.mode));
+    return this.#plans(SETTINGS.mode);
+  }
+
+  /** Whether vm.nr_hugepages was planned. */
+  get allowsHugetlb(): boolean {
+    return this.#plans(POOL);
+  }
+
+  #plans(name: string): boolean {
+    return this.#steps.some(({ path }) => path === settingPath(name));
+  }
+
+  /**
+   * Sets how many huge pages of the default size the pool holds.
+   * @returns How many it holds: fewer where the kernel finds no more memory in one piece.
+   * @throws SystemError of write(2).
+   */
+  setHugetlbPages(pages: number): number {
+    if (!this.allowsHugetlb) throw new TypeError('changing vm.nr_hugepages was not planned');
+    if (this.#restored) throw new TypeError('the settings have been put back');
+    writeFileSync(settingPath(POOL), String(pages));
+    return readSetting(POOL);
   }
 
   /**

@@ -120,6 +120,25 @@ export function markerParts(
   return partsIn(unswapped, range, pageSizeBytes);
 }
 
+/**
+ * The parts of a range in hugetlb VMAs. PAGEMAP_SCAN calls their pages huge too [pagemap_hugetlb_category], but they are
+ * mapped and counted as wholes: bit 56 is right for each, and none is the zero page [pagemap_hugetlb_range]. Pure.
+ */
+export function hugetlbParts(
+  vmas: readonly SmapsVma[],
+  range: PagemapRange,
+  pageSizeBytes: number,
+): { first: number; pages: number }[] {
+  return partsIn(vmas.filter(isHugetlb), range, pageSizeBytes);
+}
+
+/** VM_HUGETLB. */
+export function isHugetlb({ vmFlags }: Pick<SmapsVma, 'vmFlags'>): boolean {
+  return vmFlags.includes('ht');
+}
+
+const BY_BITS: Required<PagemapOptions> = { checkHuge: false, checkZero: false };
+
 /** Bits 63 to 57 of an entry, of which a marker shows these: swapped, and write-protected by userfaultfd. */
 const MARKER_BITS = 0b0100001;
 
@@ -146,7 +165,8 @@ function lazySmaps(pid: number): LazySmaps {
 function doubtfulParts(range: PagemapRange, checkHuge: boolean, smaps: LazySmaps): { first: number; pages: number }[] {
   if (!checkHuge || canScan()) return [];
   // Before Linux 6.6 smaps leaves huge pages out that may not be read [smaps_pmd_entry, follow_trans_huge_pmd].
-  const mayHide = ({ perms, vmFlags }: SmapsVma): boolean => perms.startsWith('---') && !vmFlags.includes('nh');
+  const mayHide = ({ perms, vmFlags }: SmapsVma): boolean =>
+    perms.startsWith('---') && !vmFlags.includes('nh') && !isHugetlb({ vmFlags });
   return partsIn(
     smaps().filter((vma) => hasHuge(vma) || mayHide(vma)),
     range,
@@ -230,6 +250,9 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
   const smaps = lazySmaps(pid);
   const states = pagemapStates(pid, range, { ...DEFAULTS, ...options }, smaps);
   if (!states.includes(UNKNOWN)) return states;
+  for (const part of hugetlbParts(smaps(), range, native().pageSizeBytes)) {
+    states.set(pagemapStates(pid, partOf(range, part), BY_BITS, smaps), part.first);
+  }
   for (const part of markerParts(smaps(), range, native().pageSizeBytes)) {
     for (const page of markersIn(pid, range, part)) if (states[page] === UNKNOWN) states[page] = ABSENT;
   }
@@ -320,6 +343,11 @@ export function countPages(pid: number, range: PagemapRange, options: PagemapOpt
   const smaps = lazySmaps(pid);
   const counts = pagemapCounts(pid, range, all, smaps);
   if (counts.unknown === 0) return counts;
+  for (const part of hugetlbParts(smaps(), range, native().pageSizeBytes)) {
+    const doubted = pagemapCounts(pid, partOf(range, part), all, smaps);
+    const known = pagemapCounts(pid, partOf(range, part), BY_BITS, smaps);
+    for (const state of PAGE_STATES) counts[state] += known[state] - doubted[state];
+  }
   for (const part of markerParts(smaps(), range, native().pageSizeBytes)) {
     const markers = Math.min(counts.unknown, markersIn(pid, range, part).length);
     counts['not-present'] += markers;

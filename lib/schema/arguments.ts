@@ -66,6 +66,7 @@ export interface MapFlags {
   populate?: boolean;
   noreserve?: boolean;
   hugePages?: boolean;
+  hugetlb?: boolean;
   offset?: number;
 }
 
@@ -78,14 +79,24 @@ export function requireMapFlags(spec: MapFlags, ofObject: boolean): Required<Map
   if (hugePages && (ofObject || sharing === 'shared')) {
     throw new RangeError('hugePages are for private anonymous memory');
   }
+  const hugetlb = requireBoolean('hugetlb', or(spec.hugetlb, false));
+  if (hugetlb && ofObject) throw new RangeError('hugetlb is for anonymous memory');
+  if (hugetlb && hugePages) throw new RangeError('give either hugePages, which are transparent, or hugetlb');
   return {
     sharing,
     hugePages,
+    hugetlb,
     protection: requireOneOf('protection', or(spec.protection, 'rw'), ['none', 'r', 'rw']),
     populate: requireBoolean('populate', or(spec.populate, false)),
     noreserve: requireBoolean('noreserve', or(spec.noreserve, false)),
     offset,
   };
+}
+
+/** @param hugePages In pages of the base size. @throws RangeError for a length that is no whole number of huge pages. */
+export function requireWholeHugePages(pages: number, hugePages: number): void {
+  if (pages % hugePages === 0) return;
+  throw new RangeError(`a region of hugetlb must have a multiple of ${String(hugePages)} pages, not ${String(pages)}`);
 }
 
 export interface PageRange {

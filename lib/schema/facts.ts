@@ -3,6 +3,18 @@ import Type from 'typebox';
 
 const Pages = Type.Integer({ minimum: 0 });
 
+/** The pool of hugetlb pages of the default size, counted in these. */
+export const HugetlbPoolSchema = Type.Object({
+  hugePageBytes: Type.Integer({ minimum: 4096 }),
+  totalPages: Pages,
+  freePages: Pages,
+  /** Free, but promised to those who have mapped memory and not touched all of it. */
+  reservedPages: Pages,
+  /** vm.nr_overcommit_hugepages: how many the kernel may make beyond the pool. */
+  overcommitPages: Pages,
+});
+export type HugetlbPool = Type.Static<typeof HugetlbPoolSchema>;
+
 export const HostFactsSchema = Type.Object({
   kernelRelease: Type.String(),
   /** [major, minor]. */
@@ -38,6 +50,8 @@ export const HostFactsSchema = Type.Object({
   hugeZeroPage: Type.Optional(Type.Boolean()),
   /** madvise(MADV_DONTNEED) frees a page table that it empties (CONFIG_PT_RECLAIM). Absent: by the kernel's version. */
   reclaimsTables: Type.Optional(Type.Boolean()),
+  /** Absent: this kernel has no hugetlb memory. */
+  hugetlbPool: Type.Optional(HugetlbPoolSchema),
   thpEnabled: Type.String(),
   shmemThpEnabled: Type.String(),
   /** Lengths of the accounted, forkable VMAs of the root before it maps anything, in address order. */

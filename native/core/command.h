@@ -40,6 +40,7 @@ enum MapFlag : uint64_t {
   kMapPopulate = 4,
   kMapObject = 8,  // the object's descriptor comes with the command
   kMapHugePages = 16,
+  kMapHugetlb = 32,
 };
 
 enum ForkFlag : uint64_t {

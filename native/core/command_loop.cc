@@ -132,6 +132,7 @@ void do_map(const Command& command, int fd, Reply* reply) {
   spec.noreserve = (command.flags & kMapNoreserve) != 0;
   spec.populate = (command.flags & kMapPopulate) != 0;
   spec.huge_pages = (command.flags & kMapHugePages) != 0;
+  spec.hugetlb = (command.flags & kMapHugetlb) != 0;
   spec.fd = fd;
   spec.offset = command.offset;
   const Result<char*> base = map_region(spec);

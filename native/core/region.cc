@@ -58,6 +58,7 @@ Result<char*> map_region(const RegionSpec& spec) {
   int flags = (spec.shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED;
   if (spec.fd < 0) flags |= MAP_ANONYMOUS;
   if (spec.noreserve) flags |= MAP_NORESERVE;
+  if (spec.hugetlb) flags |= MAP_HUGETLB;
   // MAP_POPULATE comes before madvise can. Base pages are kept by the process-wide switch; huge
   // ones are populated afterwards.
   const bool populate_base = spec.populate && !spec.huge_pages;
@@ -72,6 +73,8 @@ Result<char*> map_region(const RegionSpec& spec) {
     unmap_region(base, spec.length);
     return failure;
   }
+  // Transparent huge pages are no matter of hugetlb memory [mm/huge_memory.c: hugepage_madvise].
+  if (spec.hugetlb) return base;
   if (!spec.huge_pages) {
     // EINVAL means a kernel without huge pages, which is as good.
     madvise(base, spec.length, MADV_NOHUGEPAGE);

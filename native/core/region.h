@@ -17,6 +17,7 @@ struct RegionSpec {
   bool noreserve;
   bool populate;
   bool huge_pages;  // MADV_HUGEPAGE, where others have MADV_NOHUGEPAGE
+  bool hugetlb;     // MAP_HUGETLB, pages of the default size: the length is a multiple of it
   int fd;           // -1 for anonymous memory
   uint64_t offset;  // bytes
 };
