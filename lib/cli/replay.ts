@@ -37,7 +37,7 @@ export interface ReplayFlags {
 
 /** What the recorded steps change of the system. @throws FeatureUnavailableError if that has not been allowed. */
 function changesOf({ experiment, trace }: ResultDocument, flags: ReplayFlags): OpenOptions {
-  const allow = (['overcommit', 'cgroup'] as const).filter((op) => trace.some(({ step }) => step.op === op));
+  const allow = (['overcommit', 'hugetlb', 'cgroup'] as const).filter((op) => trace.some(({ step }) => step.op === op));
   if (allow.length === 0) return {};
   if (flags.allowSystemChanges) return { allow, purpose: `cowlab replay of ${experiment}` };
   throw new FeatureUnavailableError(

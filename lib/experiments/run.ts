@@ -49,6 +49,7 @@ export function describeEnvironment(facts: HostFacts): Environment {
 /** What a change of the system is called. */
 export const CHANGES: Record<SystemChange, string> = {
   overcommit: 'vm.overcommit_memory and its limits',
+  hugetlb: 'vm.nr_hugepages, the pool of huge pages',
   cgroup: 'the cgroups (it makes one of its own)',
 };
 

@@ -60,6 +60,11 @@ export interface MapSpec {
    * whole. Only for private anonymous memory, and not in the cgroup of limitCgroup(). Default false: base pages.
    */
   hugePages?: boolean;
+  /**
+   * Huge pages of the pool of vm.nr_hugepages (MAP_HUGETLB), whole ones, for anonymous memory that is read, written, inherited
+   * and unmapped as a whole; not in the cgroup of limitCgroup(). Without `noreserve` all are reserved. Default false.
+   */
+  hugetlb?: boolean;
   /** What a fork does with the region (MADV_DONTFORK, MADV_WIPEONFORK). Default 'copy'. */
   onFork?: 'copy' | 'dontfork' | 'wipeonfork';
 }
@@ -142,7 +147,7 @@ export interface CgroupSpec {
 }
 
 /** What a Machine on the kernel may change of the system, which is put back when it is closed or dies. */
-export type SystemChange = 'overcommit' | 'cgroup';
+export type SystemChange = 'overcommit' | 'hugetlb' | 'cgroup';
 
 export interface Machine extends AsyncDisposable {
   readonly facts: HostFacts;
@@ -157,6 +162,12 @@ export interface Machine extends AsyncDisposable {
    * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed.
    */
   setOvercommit(spec: OvercommitSpec): Promise<void>;
+  /**
+   * Sets vm.nr_hugepages, the pool of hugetlb pages, for the whole system, while no process has a region of them.
+   * @returns How many the pool holds then: fewer where the kernel finds no more memory in one piece.
+   * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed.
+   */
+  setHugetlbPages(pages: number): Promise<number>;
   /** The memory of the whole system as it is now. */
   readMemory(): Promise<SystemMemory>;
   /**

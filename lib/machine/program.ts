@@ -23,6 +23,7 @@ import { selectedRuns } from '../schema/selection.js';
 import type { PageRun } from '../schema/selection.js';
 import type { Advice, ExitStatus, Failure, Observation, Outcome, Protection, Step, Trace } from '../schema/step.js';
 import { CgroupProgress, requireCgroup } from './cgroup.js';
+import { requireBasePages, requireHugetlbRegion } from './hugetlb.js';
 import { requireOvercommit } from './overcommit.js';
 import type {
   Access,
@@ -60,7 +61,10 @@ interface Holding {
 }
 
 class ProgramRegion implements Region {
-  constructor(readonly name: string) {}
+  constructor(
+    readonly name: string,
+    readonly hugetlb: boolean,
+  ) {}
 }
 
 class ProgramObject implements MemoryObject {
@@ -101,10 +105,11 @@ class ProgramProcess implements Process {
     return this.machine.inTurn(async () => {
       this.#requireLiving();
       const { onFork, ...full } = requireMapSpec(spec, this.machine);
-      if (full.hugePages) this.machine.cgroup.requireOutside(this.name);
+      if (full.hugetlb) requireHugetlbRegion({ ...full, onFork }, this.machine.facts);
+      if (full.hugePages || full.hugetlb) this.machine.cgroup.requireOutside(this.name);
       const name = this.machine.nextName('r');
       await this.machine.performNow({ op: 'map', process: this.name, region: name, ...full });
-      const region = this.machine.addRegion(new ProgramRegion(name));
+      const region = this.machine.addRegion(new ProgramRegion(name, full.hugetlb === true));
       const mapped = new PageSet([{ first: 0, pages: full.pages }]);
       this.holdings.set(name, { pages: full.pages, mapped, dontfork: new PageSet() });
       if (onFork !== 'copy') await this.#adviseNow(region, onFork, undefined);
@@ -124,6 +129,7 @@ class ProgramProcess implements Process {
     return this.machine.inTurn(async () => {
       const { name } = this.#holding(region);
       requireOneOf('protection', protection, ['none', 'r', 'rw']);
+      requireBasePages(this.machine.regionNamed(name), 'protect');
       const run = this.#mappedRange(region, range);
       await this.machine.performNow({ op: 'protect', process: this.name, region: name, ...run, protection });
     });
@@ -137,6 +143,7 @@ class ProgramProcess implements Process {
     return this.machine.inTurn(async () => {
       const { name, holding } = this.#holding(region);
       requireInteger('pages', pages, holding.pages + 1, MAX_REGION_PAGES);
+      requireBasePages(this.machine.regionNamed(name), 'grow');
       this.#requireMapped(name, holding, { first: 0, pages: holding.pages });
       await this.machine.performNow({ op: 'grow', process: this.name, region: name, pages });
       holding.mapped.add({ first: holding.pages, pages: pages - holding.pages });
@@ -150,6 +157,7 @@ class ProgramProcess implements Process {
     return this.machine.inTurn(async () => {
       const { name, holding } = this.#holding(region);
       const run = this.#mappedRange(region, range);
+      if (run.pages < holding.pages) requireBasePages(this.machine.regionNamed(name), 'unmap of a part');
       await this.machine.performNow({ op: 'unmap', process: this.name, region: name, ...run });
       holding.mapped.remove(run);
       holding.dontfork.remove(run);
@@ -234,6 +242,7 @@ class ProgramProcess implements Process {
   async #adviseNow(region: Region, advice: Advice, range: PageRange | undefined): Promise<Access> {
     const { name, holding } = this.#holding(region);
     requireOneOf('advice', advice, ADVICE);
+    requireBasePages(this.machine.regionNamed(name), 'advise');
     const run = this.#mappedRange(region, range);
     const outcome = await this.machine.performNow({ op: 'advise', process: this.name, region: name, ...run, advice });
     if (advice === 'dontfork') holding.dontfork.add(run);
@@ -266,7 +275,7 @@ export class ProgramMachine implements Machine {
   readonly cgroup = new CgroupProgress();
   readonly #backend: Backend;
   readonly #processes: ProgramProcess[] = [];
-  readonly #regions = new Map<string, Region>();
+  readonly #regions = new Map<string, ProgramRegion>();
   readonly #trace: Trace = [];
   readonly #counters = new Map<string, number>();
   #turn: Promise<unknown> = Promise.resolve();
@@ -299,6 +308,18 @@ export class ProgramMachine implements Machine {
 
   async setOvercommit(spec: OvercommitSpec): Promise<void> {
     await this.perform({ op: 'overcommit', ...requireOvercommit(spec, this.facts) });
+  }
+
+  setHugetlbPages(pages: number): Promise<number> {
+    requireInteger('pages', pages, 0, MAX_REGION_PAGES);
+    return this.inTurn(async () => {
+      const regions = this.#processes.flatMap((process) => [...process.regions.keys()]);
+      if (regions.some(({ name }) => this.regionNamed(name).hugetlb)) {
+        throw new TypeError('set the pool while no process has a region of hugetlb');
+      }
+      const { hugetlbPool } = await this.performNow({ op: 'hugetlb', pages });
+      return hugetlbPool?.totalPages ?? 0;
+    });
   }
 
   readMemory(): Promise<SystemMemory> {
@@ -378,13 +399,13 @@ export class ProgramMachine implements Machine {
   }
 
   /** @internal */
-  addRegion(region: Region): Region {
+  addRegion(region: ProgramRegion): Region {
     this.#regions.set(region.name, region);
     return region;
   }
 
   /** @internal */
-  regionNamed(name: string): Region {
+  regionNamed(name: string): ProgramRegion {
     const region = this.#regions.get(name);
     if (!region) throw new Error(`there is no region ${name}`);
     return region;
@@ -429,12 +450,13 @@ function requireMapSpec(spec: MapSpec, machine: ProgramMachine) {
   if (backing !== 'anonymous' && (!(backing instanceof ProgramObject) || backing.machine !== machine)) {
     throw new TypeError("backing must be 'anonymous' or an object of this machine");
   }
-  const { hugePages, ...flags } = requireMapFlags(spec, backing !== 'anonymous');
+  const { hugePages, hugetlb, ...flags } = requireMapFlags(spec, backing !== 'anonymous');
   return {
     pages,
     ...flags,
     // So that a trace of base pages is as it was before there were others.
     ...(hugePages ? { hugePages } : {}),
+    ...(hugetlb ? { hugetlb } : {}),
     backing: backing === 'anonymous' ? backing : backing.name,
     onFork: requireOneOf('onFork', or(spec.onFork, 'copy'), ['copy', 'dontfork', 'wipeonfork']),
   };

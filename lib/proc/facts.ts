@@ -2,7 +2,7 @@
 import os from 'node:os';
 import { join } from 'node:path';
 import { FeatureUnavailableError } from '../errors.js';
-import type { HostFacts } from '../schema/facts.js';
+import type { HostFacts, HugetlbPool } from '../schema/facts.js';
 import { commitFigures, computeCommitLimitPages, readMeminfo } from './meminfo.js';
 import { PROC_ROOT, SYS_ROOT, readIfThere, readNumberIfThere } from './read.js';
 import { isChargedAtFork, readSmaps, vmaPages } from './smaps.js';
@@ -39,6 +39,7 @@ export interface HostFactsInput {
   /** Default false. */
   forbidsZeroPage?: boolean;
   noHugePages?: string | undefined;
+  hugetlbPool?: HugetlbPool | undefined;
   procRoot?: string;
   sysRoot?: string;
 }
@@ -120,6 +121,7 @@ export function collectHostFacts(input: HostFactsInput): HostFacts {
     pagesPerTable: pageSizeBytes / TABLE_ENTRY_BYTES,
     forbidsZeroPage: input.forbidsZeroPage ?? false,
     ...(input.noHugePages === undefined ? {} : { noHugePages: input.noHugePages }),
+    ...(input.hugetlbPool === undefined ? {} : { hugetlbPool: input.hugetlbPool }),
     ...ifKnown('hugeZeroPage', thp.usesZeroPage),
     ...ifKnown('reclaimsTables', readKernelOption('CONFIG_PT_RECLAIM', procRoot)),
     thpEnabled: thp.enabled ?? 'never',

@@ -5,6 +5,7 @@ import type { NativeProbes, Probe } from './doctor.js';
 import { collectHostFacts, kbToPages } from './facts.js';
 import { commitFigures, readMeminfo } from './meminfo.js';
 import { whyNoHugePages } from './huge-pages.js';
+import { readHugetlbPool } from './hugetlb.js';
 import { inInitialUserNamespace } from './fork-evidence.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from './status.js';
 import { readSysctl } from './sysctl.js';
@@ -21,6 +22,7 @@ export function readHostFacts(pid: number): HostFacts {
     swapTotalPages: memory.swapPages,
     forbidsZeroPage: native().forbidsZeroPage(),
     noHugePages: whyNoHugePages(),
+    hugetlbPool: readHugetlbPool(),
   });
 }
 

@@ -26,6 +26,16 @@ export function readHugetlbPool(): HugetlbPool | undefined {
   return parseHugetlbPool(readMeminfo(), readSysctl('vm.nr_overcommit_hugepages') ?? 0);
 }
 
+/** @throws FeatureUnavailableError where the pool grows by itself, so that no refusal can be predicted. */
+export function requireExactHugetlb(pool = readHugetlbPool()): void {
+  if (!pool?.overcommitPages) return;
+  throw new FeatureUnavailableError(
+    'Exact figures of hugetlb pages',
+    'the kernel may make some beyond the pool',
+    'As root: echo 0 > /proc/sys/vm/nr_overcommit_hugepages',
+  );
+}
+
 /**
  * The default huge page, in pages of the base size.
  * @throws FeatureUnavailableError where the kernel has none, or where one is not what one page table maps, to which

@@ -5,6 +5,7 @@
  * memory objects (a memfd or a file that regions map) are 'o1', 'o2'.
  */
 import Type from 'typebox';
+import { HugetlbPoolSchema } from './facts.js';
 import { FigureSchema } from './figure-schema.js';
 import { SelectionSchema } from './selection-schema.js';
 
@@ -59,6 +60,8 @@ export const StepSchema = Type.Union([
     noreserve: Type.Boolean(),
     /** MADV_HUGEPAGE. Absent: no, and MADV_NOHUGEPAGE. */
     hugePages: Type.Optional(Type.Boolean()),
+    /** MAP_HUGETLB. Absent: no. */
+    hugetlb: Type.Optional(Type.Boolean()),
   }),
   Type.Object({ op: Type.Literal('write'), ...onRegion, selection: SelectionSchema }),
   Type.Object({ op: Type.Literal('read'), ...onRegion, selection: SelectionSchema }),
@@ -78,6 +81,8 @@ export const StepSchema = Type.Union([
     ratio: Type.Optional(Type.Integer({ minimum: 0 })),
     adminReserveKbytes: Type.Optional(Type.Integer({ minimum: 0 })),
   }),
+  /** vm.nr_hugepages of the whole machine: pages of the default huge size in the pool. */
+  Type.Object({ op: Type.Literal('hugetlb'), pages: PageCount }),
   /** Limits of a cgroup that the machine makes for its processes: memory.max and pids.max. */
   Type.Object({
     op: Type.Literal('cgroup'),
@@ -231,6 +236,8 @@ export const OutcomeSchema = Type.Object({
   /** CommitLimit and Committed_AS after vm.overcommit_memory was set. */
   commitLimitPages: Type.Optional(FigureSchema),
   committedPages: Type.Optional(PageCount),
+  /** The pool after vm.nr_hugepages was set, which a replay takes from here. */
+  hugetlbPool: Type.Optional(HugetlbPoolSchema),
   /** Of a step of a process in a cgroup with a memory limit. */
   memory: Type.Optional(MemoryReadingSchema),
   /** Processes that the OOM killer ended in this step, beside the one whose step it is. */

@@ -13,6 +13,7 @@ import { readCommit, readHostFacts } from '../../proc/host.js';
 import { commitFigures, readMeminfo } from '../../proc/meminfo.js';
 import { isChargedAtFork, readSmaps, vmaPages } from '../../proc/smaps.js';
 import { requireExactHugePages } from '../../proc/huge-pages.js';
+import { readHugetlbPool, requireExactHugetlb } from '../../proc/hugetlb.js';
 import { readStatm } from '../../proc/stat.js';
 import type { Figure } from '../../schema/figure.js';
 import type { HostFacts } from '../../schema/facts.js';
@@ -177,6 +178,8 @@ export class LinuxBackend implements Backend {
         return { ended: await this.#tracked(step.process).process.kill(step.signal as EndingSignal) };
       case 'overcommit':
         return this.#setOvercommit(step);
+      case 'hugetlb':
+        return this.#setHugetlb(step);
       case 'cgroup':
         requireAllowed(this.#tree, 'A cgroup', 'cgroup').limit(step);
         return {};
@@ -196,10 +199,11 @@ export class LinuxBackend implements Backend {
 
   async #map(step: StepOf<'map'>): Promise<Outcome> {
     const { process, regions } = this.#tracked(step.process);
-    const { pages, sharing, protection, populate, noreserve, offset, hugePages = false } = step;
+    const { pages, sharing, protection, populate, noreserve, offset, hugePages = false, hugetlb = false } = step;
     if (hugePages) requireExactHugePages();
+    if (hugetlb) requireExactHugetlb();
     this.#hasHugePages ||= hugePages;
-    const spec = { pages, sharing, protection, populate, noreserve, offset, hugePages };
+    const spec = { pages, sharing, protection, populate, noreserve, offset, hugePages, hugetlb };
     const object = step.backing === 'anonymous' ? {} : { object: this.#object(step.backing) };
     regions.set(step.region, await process.map({ ...spec, ...object }));
     return {};
@@ -216,6 +220,15 @@ export class LinuxBackend implements Backend {
     const { commitLimitPages, committedPages, adminReservePages } = readCommit();
     this.#factsNow = { ...this.#factsNow, overcommitMode: mode, commitLimitPages, adminReservePages };
     return { commitLimitPages, committedPages };
+  }
+
+  #setHugetlb({ pages }: StepOf<'hugetlb'>): Outcome {
+    const allowed = this.#changes?.allowsHugetlb ? this.#changes : undefined;
+    requireAllowed(allowed, 'Setting vm.nr_hugepages', 'hugetlb').setHugetlbPages(pages);
+    const { commitLimitPages } = readCommit();
+    const hugetlbPool = readHugetlbPool();
+    this.#factsNow = { ...this.#factsNow, commitLimitPages };
+    return { commitLimitPages, ...(hugetlbPool ? { hugetlbPool } : {}) };
   }
 
   async #fork(step: StepOf<'fork'>): Promise<Outcome> {

@@ -1,6 +1,7 @@
 /** What a region of a process is, by two independent readers: pagemap for the pages, smaps for the figures. */
 import type { ForkedProcess, Placement } from '../../api/forked-process.js';
-import { appendRun, appendStateRuns, readPageStates } from '../../proc/pagemap.js';
+import { appendRun, appendStateRuns, isHugetlb, readPageStates } from '../../proc/pagemap.js';
+import type { PagemapOptions } from '../../proc/pagemap.js';
 import { readSmaps, vmaPages } from '../../proc/smaps.js';
 import type { SmapsVma } from '../../proc/smaps.js';
 import { sum } from '../../schema/figure.js';
@@ -22,12 +23,12 @@ type KnownCounts = Record<(typeof COUNTED)[number], Figure>;
 const HIDDEN: Figure = { unknown: 'smaps of this kernel leaves out huge pages that may not be read (PROT_NONE)' };
 
 /** What pagemap tells of one VMA. */
-function readStates(pid: number, placement: Placement, vma: Vma, pageSize: number, checkHuge: boolean): StateRuns {
+function readStates(pid: number, placement: Placement, vma: Vma, pageSize: number, options: PagemapOptions): StateRuns {
   const runs: StateRuns = [];
   for (let page = vma.first; page < vma.first + vma.pages;) {
     const pages = Math.min(PAGES_PER_READ, vma.first + vma.pages - page);
     const address = placement.address + BigInt(page) * BigInt(pageSize);
-    appendStateRuns(runs, readPageStates(pid, { address, pages }, { checkHuge }));
+    appendStateRuns(runs, readPageStates(pid, { address, pages }, options));
     page += pages;
   }
   return runs;
@@ -112,9 +113,15 @@ function observePages(
   const pagesOf = (...fields: string[]): number =>
     (fields.reduce((kb, field) => kb + (fieldsKb[field] ?? 0), 0) * 1024) / pageSize;
   const rss = pagesOf('Rss');
+  if (isHugetlb({ vmFlags })) {
+    // It has no zero page, so that nothing is in doubt.
+    const states = readStates(pid, placement, vma, pageSize, { checkHuge: false, checkZero: false });
+    return { states, counts: countStates(states) };
+  }
   // MADV_HUGEPAGE.
-  if (!vmFlags.includes('hg')) return settleUnknown(readStates(pid, placement, vma, pageSize, false), rss);
-  return settleHuge(readStates(pid, placement, vma, pageSize, true), {
+  if (!vmFlags.includes('hg'))
+    return settleUnknown(readStates(pid, placement, vma, pageSize, { checkHuge: false }), rss);
+  return settleHuge(readStates(pid, placement, vma, pageSize, { checkHuge: true }), {
     rss,
     exclusive: pagesOf('Private_Clean', 'Private_Dirty'),
     shared: pagesOf('Shared_Clean', 'Shared_Dirty'),

@@ -51,6 +51,7 @@ export async function openBackend({ allow = [], purpose = 'a program' }: OpenOpt
   if (plan) requireSomePlace(plan);
   const changes = SystemChanges.begin({
     overcommit: allow.includes('overcommit'),
+    hugetlb: allow.includes('hugetlb'),
     ...(plan ? { cgroup: plan } : {}),
     purpose,
   });

@@ -6,6 +6,7 @@ import { access } from './access.js';
 import { newCgroup, withinLimit } from './cgroup.js';
 import { committedPages, doubtAfterTouching, setOvercommit } from './commit.js';
 import { fork } from './fork.js';
+import { accessHugetlb, mapHugetlb, requireModelled, setHugetlb } from './hugetlb.js';
 import { kernelRules } from './kernel-rules.js';
 import { createObject, grow, map, unmap, writeObject } from './map.js';
 import type { Mutation } from './mutation.js';
@@ -35,7 +36,10 @@ const NOT_FATAL: ReadonlySet<string> = new Set([
   'SIGWINCH',
 ]);
 
-type ProcessStep = Exclude<Step, { op: 'create-object' | 'write-object' | 'overcommit' | 'cgroup' | 'observe' }>;
+type ProcessStep = Exclude<
+  Step,
+  { op: 'create-object' | 'write-object' | 'overcommit' | 'hugetlb' | 'cgroup' | 'observe' }
+>;
 type RegionStep = Extract<ProcessStep, { region: string }>;
 
 export class ModelBackend implements Backend {
@@ -69,6 +73,7 @@ export class ModelBackend implements Backend {
       objects: new Map(),
       lineages: new Set(),
       chargedPages: 0,
+      pool: facts.hugetlbPool,
     };
   }
 
@@ -84,11 +89,12 @@ export class ModelBackend implements Backend {
   private nextReading(step: Step): Outcome | undefined {
     const next = this.readings[this.executed++];
     if (!next || JSON.stringify(next.step) !== JSON.stringify(step)) return undefined;
-    const { commit, committedPages, memory } = next.outcome;
+    const { commit, committedPages, memory, hugetlbPool } = next.outcome;
     return {
       ...(commit ? { commit } : {}),
       ...(committedPages === undefined ? {} : { committedPages }),
       ...(memory ? { memory } : {}),
+      ...(hugetlbPool ? { hugetlbPool } : {}),
     };
   }
 
@@ -116,6 +122,8 @@ export class ModelBackend implements Backend {
         return writeObject(this.world, step);
       case 'overcommit':
         return setOvercommit(this.world, step, recorded);
+      case 'hugetlb':
+        return setHugetlb(this.world, step, recorded);
       case 'cgroup':
         this.world.cgroup = newCgroup(step, this.facts.pageSizeBytes);
         return {};
@@ -135,7 +143,7 @@ export class ModelBackend implements Backend {
   private act(step: ProcessStep, process: ModelProcess, recorded: Outcome | undefined): Outcome {
     switch (step.op) {
       case 'map':
-        return map(this.world, process, step, recorded);
+        return step.hugetlb ? mapHugetlb(this.world, process, step) : map(this.world, process, step, recorded);
       case 'fork':
         return fork(this.world, process, step.child, recorded);
       case 'join':
@@ -163,9 +171,11 @@ export class ModelBackend implements Backend {
     recorded: Outcome | undefined,
   ): Outcome {
     const { world } = this;
+    requireModelled(mapping, step);
     switch (step.op) {
       case 'write':
       case 'read':
+        if (mapping.hugetlb) return accessHugetlb(world, process, mapping, step.op, step.selection);
         return this.watchingCharge(process, () => access(world, process, mapping, step.op, step.selection));
       case 'protect':
         return protect(world, process, mapping, step, step.protection, recorded);

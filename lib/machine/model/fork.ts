@@ -3,6 +3,7 @@ import type { Outcome } from '../../schema/step.js';
 import { pidsRefusal } from './cgroup.js';
 import { chargeFork, GUARD_PAGES } from './commit.js';
 import { inheritedBlocks } from './huge.js';
+import { inheritedHugetlb } from './hugetlb.js';
 import { type Mapping, type ModelProcess, toObject, type World } from './process.js';
 import { copyPte } from './transitions.js';
 import type { Vma } from './vma.js';
@@ -40,7 +41,8 @@ function forkMapping(world: World, mapping: Mapping): Mapping | undefined {
     copyPte(draft, mapping.id, id, world.mutation);
     return 0;
   });
-  return { ...mapping, id, vmas, blocks: mapping.blocks && inheritedBlocks(world, mapping.blocks, copied) };
+  const blocks = mapping.blocks && inheritedBlocks(world, mapping.blocks, copied);
+  return { ...mapping, id, vmas, blocks, hugetlb: inheritedHugetlb(world, mapping.hugetlb) };
 }
 
 /** vma_needs_copy(): page tables are copied only for a VMA that has an anon_vma; a wiped one is not copied at all. */

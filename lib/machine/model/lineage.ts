@@ -6,7 +6,8 @@ import type { PageRun } from '../../schema/selection.js';
 import { type Configuration, ConfigurationTable, Draft, UNTOUCHED } from './configuration.js';
 import { RunList, TransitionTable } from './runs.js';
 
-export type LineageKind = 'private-anonymous' | 'shared-anonymous' | 'memfd' | 'file';
+export type LineageKind = 'private-anonymous' | 'shared-anonymous' | 'memfd' | 'file' | HugetlbKind;
+type HugetlbKind = 'private-hugetlb' | 'shared-hugetlb';
 
 /** What an operation came to. */
 export interface Effect {
@@ -35,7 +36,11 @@ export class Lineage {
   ) {}
 
   get cached(): boolean {
-    return this.kind !== 'private-anonymous';
+    return this.kind !== 'private-anonymous' && this.kind !== 'private-hugetlb';
+  }
+
+  get isHugetlb(): boolean {
+    return this.kind === 'private-hugetlb' || this.kind === 'shared-hugetlb';
   }
 
   addMapping(): number {

@@ -35,6 +35,14 @@ export const hugeMutations = [
   'huge-read-sets-no-av',
 ] as const;
 
+/** Wrong rules about hugetlb pages. */
+export const hugetlbMutations = [
+  /** A child takes pages out of what its parent has reserved. */
+  'hugetlb-child-has-reservation',
+  /** A child from which the parent has taken a page may touch others. */
+  'hugetlb-robbed-child-lives',
+] as const;
+
 /** Wrong rules about cgroups with limits, which no random program meets: test/kernel/oom.test.ts does. */
 export const cgroupMutations = [
   /** The OOM killer takes the process that needs memory, and not the largest. */
@@ -45,4 +53,8 @@ export const cgroupMutations = [
   'pids-max-is-off-by-one',
 ] as const;
 
-export type Mutation = (typeof mutations)[number] | (typeof hugeMutations)[number] | (typeof cgroupMutations)[number];
+export type Mutation =
+  | (typeof mutations)[number]
+  | (typeof hugeMutations)[number]
+  | (typeof hugetlbMutations)[number]
+  | (typeof cgroupMutations)[number];

@@ -144,8 +144,34 @@ function without(tally: Tally, hidden: Tally): Tally {
 
 const UNCERTAIN_DIRT = 'writeback turns dirty pages of a file clean at times of its own';
 
+/** Pages of hugetlb are in figures of their own, and in no others [smaps_hugetlb_range]. */
+function hugetlbSmaps({ facts }: World, vma: Vma, tally: Tally): Record<string, Figure> {
+  const kb = facts.pageSizeBytes / 1024;
+  const kbIn = (state: PageState): number =>
+    kb * tally.reduce((total, { view, pages }) => total + (view.state === state ? pages : 0), 0);
+  return {
+    ...Object.fromEntries(SMAPS_FIELDS.map((name) => [name, 0])),
+    Size: vma.pages * kb,
+    Private_Hugetlb: kbIn('exclusive'),
+    Shared_Hugetlb: kbIn('shared'),
+  };
+}
+
+/** Of memory that is not hugetlb. */
+const SMAPS_FIELDS = [
+  'Rss',
+  'Pss',
+  'Pss_Dirty',
+  'Shared_Clean',
+  'Shared_Dirty',
+  'Private_Clean',
+  'Private_Dirty',
+  'Anonymous',
+] as const;
+
 /** The figures of one VMA, in kB [smap_gather_stats, __show_smap]. */
 function smapsOf(world: World, mapping: Mapping, vma: Vma, tally: Tally): Record<string, Figure> {
+  if (mapping.hugetlb) return hugetlbSmaps(world, vma, tally);
   const kb = world.facts.pageSizeBytes / 1024;
   const pagesWhere = (holds: (view: PageView) => boolean): number => {
     let total = 0;
@@ -189,7 +215,7 @@ function smapsOf(world: World, mapping: Mapping, vma: Vma, tally: Tally): Record
   };
 }
 
-/** Always zero for private anonymous and page-cache memory without swap, mlock, KSM and MADV_FREE. */
+/** Zero, unless it was counted, for private anonymous and page-cache memory without swap, mlock, KSM and MADV_FREE. */
 const ALWAYS_ZERO = [
   'KSM',
   'LazyFree',
@@ -205,7 +231,7 @@ const ALWAYS_ZERO = [
 function sumOverVmas(perVma: readonly Record<string, Figure>[]): Record<string, Figure> {
   const total: Record<string, Figure> = {};
   for (const name of Object.keys(perVma[0] ?? {})) total[name] = sum(perVma.map((figures) => figures[name] ?? 0));
-  for (const name of ALWAYS_ZERO) total[name] = 0;
+  for (const name of ALWAYS_ZERO) total[name] ??= 0;
   total['Referenced'] = { unknown: 'the kernel clears accessed bits at times of its own' };
   return total;
 }

@@ -1,8 +1,9 @@
 /** The state of a model machine: processes, their mappings, the objects, and what is charged. */
-import type { HostFacts } from '../../schema/facts.js';
+import type { HostFacts, HugetlbPool } from '../../schema/facts.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Failure, Outcome, Sharing } from '../../schema/step.js';
 import type { Blocks } from './huge.js';
+import type { Hugetlb } from './hugetlb.js';
 import type { ModelCgroup } from './cgroup.js';
 import type { KernelRules } from './kernel-rules.js';
 import type { Lineage } from './lineage.js';
@@ -25,6 +26,8 @@ export interface Mapping extends MappingKind {
   vmas: Vma[];
   /** Of a region of transparent huge pages. */
   blocks: Blocks | undefined;
+  /** Of a region of hugetlb pages. */
+  hugetlb?: Hugetlb | undefined;
 }
 
 export interface ModelProcess {
@@ -50,6 +53,8 @@ export interface World {
   /** Growth of Committed_AS since the start. */
   chargedPages: number;
   cgroup?: ModelCgroup;
+  /** Of hugetlb pages, without what the model's own processes have and have reserved. */
+  pool?: HugetlbPool | undefined;
 }
 
 /** Region pages as pages of the object. */
