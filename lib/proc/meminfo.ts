@@ -22,7 +22,8 @@ export function parseMeminfo(text: string, file = 'meminfo'): Meminfo {
     const rest = line.slice(colon + 1).trim();
     const inKb = rest.endsWith(' kB');
     const digits = inKb ? rest.slice(0, -3) : rest;
-    const value = Number(digits);
+    // HugePages_Rsvd is unsigned, and falls below zero for a while (lib/machine/model/kernel-rules.ts, owesReservations).
+    const value = /^\d{20}$/.test(digits) ? Number(BigInt.asIntN(64, BigInt(digits))) : Number(digits);
     if (colon <= 0 || digits === '' || !Number.isSafeInteger(value)) {
       throw new ProcFormatError(file, index + 1, line, "'Name: 123 kB'");
     }

@@ -9,7 +9,7 @@ export const HugetlbPoolSchema = Type.Object({
   totalPages: Pages,
   freePages: Pages,
   /** Free, but promised to those who have mapped memory and not touched all of it. */
-  reservedPages: Pages,
+  reservedPages: Type.Integer(),
   /** vm.nr_overcommit_hugepages: how many the kernel may make beyond the pool. */
   overcommitPages: Pages,
 });

@@ -18,6 +18,8 @@ export interface Pte {
   readonly dirty: boolean;
   /** It became writable without a flush, so that the processor may still hold a read-only translation of it. */
   readonly stale?: true;
+  /** A hugetlb page that its owner has unmapped: its reservation comes back when it is freed. */
+  readonly owed?: true;
 }
 
 export interface Cache {
@@ -117,7 +119,7 @@ function keyOf({ cache, exclusive, ptes }: Configuration): string {
   let key = (cache.present ? 'c' : '-') + (cache.dirty ? 'd' : '-');
   for (const each of exclusive) key += each ? 'x' : '.';
   for (const pte of ptes) {
-    key += `|${String(pte.mapping)}:${String(pte.frame)}${pte.writable ? 'w' : ''}${pte.dirty ? 'd' : ''}${pte.stale ? 's' : ''}`;
+    key += `|${String(pte.mapping)}:${String(pte.frame)}${pte.writable ? 'w' : ''}${pte.dirty ? 'd' : ''}${pte.stale ? 's' : ''}${pte.owed ? 'o' : ''}`;
   }
   return key;
 }

@@ -7,9 +7,10 @@ import type { HugetlbPool } from '../../schema/facts.js';
 import { pageOrder, type PageRun, type Selection } from '../../schema/selection.js';
 import type { Outcome, StepOf } from '../../schema/step.js';
 import { type AccessKind, permits } from './access.js';
-import { CACHE, type Draft, mapCount, type Pte, pteOf } from './configuration.js';
+import { CACHE, type Configuration, type Draft, mapCount, type Pte, pteOf } from './configuration.js';
 import { Lineage } from './lineage.js';
 import { endProcess, failed, type Mapping, type ModelProcess, type World } from './process.js';
+import { refreshed, STALE } from './transitions.js';
 import { prepareAnonVma } from './vma.js';
 
 /** What a mapping of hugetlb pages knows beside its pages. */
@@ -20,7 +21,8 @@ export interface Hugetlb {
   robbed: boolean;
 }
 
-type Touched = 'mapped' | 'faulted' | 'SIGBUS';
+/** 'stale': mapped, and the processor may hold an old translation, which costs a fault. */
+type Touched = 'mapped' | 'faulted' | 'stale' | 'SIGBUS';
 
 /** mmap: reserves all pages of the region, or is refused [hugetlb_reserve_pages, hugetlb_acct_memory]. */
 export function mapHugetlb(world: World, process: ModelProcess, step: StepOf<'map'>): Outcome {
@@ -28,7 +30,7 @@ export function mapHugetlb(world: World, process: ModelProcess, step: StepOf<'ma
   const { pagesPerTable } = world.facts;
   if (!world.pool) return failed('EINVAL', 'mmap', 'this kernel has no hugetlb memory');
   const wanted = pages / pagesPerTable;
-  const unreserved = unreservedPages(world, world.pool);
+  const unreserved = freePages(world, world.pool) - reservedPages(world, world.pool);
   if (!noreserve && wanted > unreserved) {
     const why = `${String(wanted)} huge pages are to be reserved, and ${String(unreserved)} are free and not reserved`;
     return failed('ENOMEM', 'mmap', why);
@@ -62,8 +64,8 @@ export function mapHugetlb(world: World, process: ModelProcess, step: StepOf<'ma
 function populate(world: World, mapping: Mapping): void {
   const kind = mapping.vmas.some((vma) => permits(vma, 'write')) && !mapping.shared ? 'write' : 'read';
   if (!mapping.vmas.every((vma) => permits(vma, kind))) return;
-  for (let block = 0; block < mapping.pages / world.facts.pagesPerTable; block++) {
-    if (touchBlock(world, mapping, kind, block) === 'SIGBUS') return;
+  for (let page = 0; page < mapping.pages; page += world.facts.pagesPerTable) {
+    if (touchPage(world, mapping, kind, page) === 'SIGBUS') return;
   }
 }
 
@@ -76,32 +78,38 @@ export function accessHugetlb(
   selection: Selection,
 ): Outcome {
   const pageAt = pageOrder(selection);
-  let minorFaults = 0;
+  let faults = 0;
+  let stale = 0;
   for (let position = selection.from; position < selection.to; position++) {
-    const block = Math.floor(pageAt(position) / world.facts.pagesPerTable);
     const allowed = mapping.vmas.every((vma) => permits(vma, kind));
-    const touched = allowed ? touchBlock(world, mapping, kind, block) : 'SIGSEGV';
+    const touched = allowed ? touchPage(world, mapping, kind, pageAt(position)) : 'SIGSEGV';
     if (touched === 'SIGBUS' || touched === 'SIGSEGV') {
       endProcess(world, process);
       return { ended: { signal: touched } };
     }
-    if (touched === 'faulted') minorFaults++;
+    if (touched === 'faulted') faults++;
+    if (touched === 'stale') stale++;
   }
+  const minorFaults = stale === 0 ? faults : { min: faults, max: faults + stale, why: STALE };
   return { minorFaults, majorFaults: 0 };
 }
 
 /** hugetlb_fault(). */
-function touchBlock(world: World, mapping: Mapping, kind: AccessKind, block: number): Touched {
-  const range = { first: block * world.facts.pagesPerTable, pages: world.facts.pagesPerTable };
-  const pte = pteOf(mapping.lineage.at(range.first), mapping.id);
+function touchPage(world: World, mapping: Mapping, kind: AccessKind, page: number): Touched {
+  const { pagesPerTable } = world.facts;
+  const range = { first: page - (page % pagesPerTable), pages: pagesPerTable };
+  const pte = pteOf(mapping.lineage.at(page), mapping.id);
   if (!pte) return mapping.shared ? touchShared(world, mapping, range) : touchMissing(world, mapping, kind, range);
-  return kind === 'read' || pte.writable ? 'mapped' : writeProtected(world, mapping, range, pte);
+  if (kind === 'read') return 'mapped';
+  const touched = pte.writable ? (pte.stale ? 'stale' : 'mapped') : writeProtected(world, mapping, range, pte);
+  if (touched !== 'mapped' && touched !== 'SIGBUS') refresh(mapping, page);
+  return touched;
 }
 
 /** hugetlb_no_page() of shared memory: whoever touches a page takes it for all, out of the region's reservation. */
 function touchShared(world: World, mapping: Mapping, range: PageRun): Touched {
   const cached = mapping.lineage.at(range.first).cache.present;
-  if (!cached && mapping.noreserve && !hasUnreserved(world)) return 'SIGBUS';
+  if (!cached && !(mapping.noreserve ? hasUnreserved(world) : hasFree(world))) return 'SIGBUS';
   change(mapping, range, (draft) => {
     draft.dirtyCache();
     draft.set({ mapping: mapping.id, frame: CACHE, writable: true, dirty: true });
@@ -112,7 +120,8 @@ function touchShared(world: World, mapping: Mapping, range: PageRun): Touched {
 /** hugetlb_no_page() of private memory, which has no zero page: also a read takes a page. */
 function touchMissing(world: World, mapping: Mapping, kind: AccessKind, range: PageRun): Touched {
   if (mapping.hugetlb?.robbed && world.mutation !== 'hugetlb-robbed-child-lives') return 'SIGBUS';
-  if (!mapping.hugetlb?.owner && !hasUnreserved(world)) return 'SIGBUS';
+  // Where pages are owed, others may have got what is reserved.
+  if (mapping.hugetlb?.owner ? !hasFree(world) : !hasUnreserved(world)) return 'SIGBUS';
   takePage(mapping, range, kind === 'write');
   return 'faulted';
 }
@@ -130,9 +139,19 @@ function writeProtected(world: World, mapping: Mapping, range: PageRun, { frame 
   }
   change(mapping, range, (draft) => {
     draft.exclusive[frame] = true;
-    draft.set({ mapping: mapping.id, frame, writable: true, dirty: true });
+    // No flush follows [set_huge_ptep_writable], and the processor may have translations of single pages: huge.ts, takeOver().
+    const pte = draft.pte(mapping.id);
+    if (pte) draft.set({ ...pte, writable: true, dirty: true, stale: true });
   });
   return 'faulted';
+}
+
+/** The processor looks the page up anew after a fault on it. */
+function refresh(mapping: Mapping, page: number): void {
+  change(mapping, { first: page, pages: 1 }, (draft) => {
+    const pte = draft.pte(mapping.id);
+    if (pte?.stale) draft.set(refreshed(pte));
+  });
 }
 
 /** unmap_ref_private(): the owner takes the page from all others that map it. */
@@ -164,25 +183,27 @@ function change(mapping: Mapping, range: PageRun, by: (draft: Draft) => void): v
   });
 }
 
+/** dequeue_hugetlb_folio_vma(), whose counts are unsigned: only what is exactly none is none. */
 function hasUnreserved(world: World): boolean {
-  return world.pool !== undefined && unreservedPages(world, world.pool) > 0;
+  const { pool } = world;
+  return pool !== undefined && hasFree(world) && freePages(world, pool) !== reservedPages(world, pool);
 }
 
-/** available_huge_pages(): free ones less those that are reserved. */
-function unreservedPages(world: World, pool: HugetlbPool): number {
-  const { pagesPerTable } = world.facts;
-  let unreserved = pool.freePages - pool.reservedPages;
-  for (const lineage of world.lineages) {
-    if (lineage.isHugetlb) unreserved -= lineage.frames() / pagesPerTable;
-  }
-  return unreserved - reservedPages(world);
+function hasFree(world: World): boolean {
+  return world.pool !== undefined && freePages(world, world.pool) > 0;
 }
 
-/** What is reserved for regions of the model's processes. A reservation goes with its mapping [hugetlb_vm_op_close]. */
-function reservedPages(world: World): number {
+function freePages({ facts, lineages }: World, pool: HugetlbPool): number {
+  let free = pool.freePages;
+  for (const lineage of lineages) if (lineage.isHugetlb) free -= lineage.frames() / facts.pagesPerTable;
+  return free;
+}
+
+/** A reservation goes with its mapping [hugetlb_vm_op_close]; what is owed has been given up twice. */
+function reservedPages(world: World, pool: HugetlbPool): number {
   const { pagesPerTable } = world.facts;
   const shared = new Map<Lineage, number>();
-  let reserved = 0;
+  let reserved = pool.reservedPages;
   for (const process of world.processes.values()) {
     for (const { lineage, id, pages, hugetlb, noreserve, shared: isShared } of process.mappings.values()) {
       if (!hugetlb || noreserve) continue;
@@ -192,7 +213,25 @@ function reservedPages(world: World): number {
     }
   }
   for (const pages of shared.values()) reserved += pages;
+  for (const lineage of world.lineages) {
+    if (lineage.isHugetlb) reserved -= lineage.countPages(EVERYWHERE, isOwed) / pagesPerTable;
+  }
   return reserved;
+}
+
+const EVERYWHERE = [{ first: 0, pages: Number.MAX_SAFE_INTEGER }];
+
+function isOwed({ ptes }: Configuration): boolean {
+  return ptes.some(({ owed }) => owed);
+}
+
+/** Before a mapping is unmapped: its pages that others have too are owed from then on. */
+export function oweShared(world: World, mapping: Mapping): void {
+  if (!mapping.hugetlb?.owner || !world.rules.owesReservations || world.mutation === 'hugetlb-owes-nothing') return;
+  change(mapping, { first: 0, pages: mapping.pages }, (draft) => {
+    const own = draft.pte(mapping.id);
+    for (const pte of draft.ptes) if (pte.frame === own?.frame && pte !== own) draft.set({ ...pte, owed: true });
+  });
 }
 
 /** What a child has of it: none of the reservations of private memory [hugetlb_dup_vma_private]. */

@@ -32,6 +32,12 @@ export interface KernelRules {
    * by vm_normal_page_pmd()]; before, by follow_trans_huge_pmd(), which leaves them out.
    */
   readonly countsUnreadableHuge: boolean;
+  /**
+   * Who unmaps a private hugetlb page of his own gets its reservation back, to be given up at once, when the page is freed:
+   * while a child still has it, the count of reserved pages is too low by one, and can fall below zero. Since 6.9, commit
+   * df7a6d1f6405 [mm/hugetlb.c: __unmap_hugepage_range, folio_set_hugetlb_restore_reserve].
+   */
+  readonly owesReservations: boolean;
   /** madvise(MADV_DONTNEED) frees a page table that it empties. Since 6.14, and an option [mm/pt_reclaim.c]. */
   readonly reclaimsTables: boolean;
 }
@@ -47,6 +53,7 @@ export function kernelRules(facts: Pick<HostFacts, 'kernelVersion' | 'arch' | 'r
     unchargesUnwritten: isSince(kernelVersion, 6, 7),
     replacesHugeZeroPage: isSince(kernelVersion, 6, 13),
     protectsHugeWritable: isSince(kernelVersion, 6, 2),
+    owesReservations: isSince(kernelVersion, 6, 9),
     countsUnreadableHuge: isSince(kernelVersion, 6, 6),
     reclaimsTables: reclaimsTables ?? (isSince(kernelVersion, 6, 14) && arch === 'x64'),
   };

@@ -3,6 +3,7 @@ import type { PageRun } from '../../schema/selection.js';
 import type { Outcome, StepOf } from '../../schema/step.js';
 import { type Admitted, charge, doubtAfterTouching } from './commit.js';
 import { zapBlocks } from './huge.js';
+import { oweShared } from './hugetlb.js';
 import { Lineage } from './lineage.js';
 import { populateNewMapping } from './populate.js';
 import { dropMapping, failed, type Mapping, type ModelProcess, unchargeVmas, type World, zapRange } from './process.js';
@@ -96,6 +97,7 @@ export function grow(
 
 /** munmap() of a part or the whole; a part leaves a hole. */
 export function unmap(world: World, process: ModelProcess, mapping: Mapping, range: PageRun): Outcome {
+  oweShared(world, mapping);
   zapRange(mapping, range);
   zapBlocks(world, mapping, range);
   unchargeVmas(world, removeRange(mapping.vmas, range));

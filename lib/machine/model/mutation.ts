@@ -41,6 +41,8 @@ export const hugetlbMutations = [
   'hugetlb-child-has-reservation',
   /** A child from which the parent has taken a page may touch others. */
   'hugetlb-robbed-child-lives',
+  /** The count of reserved pages is right also after an owner has unmapped what its child still has. */
+  'hugetlb-owes-nothing',
 ] as const;
 
 /** Wrong rules about cgroups with limits, which no random program meets: test/kernel/oom.test.ts does. */

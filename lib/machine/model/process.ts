@@ -3,7 +3,7 @@ import type { HostFacts, HugetlbPool } from '../../schema/facts.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Failure, Outcome, Sharing } from '../../schema/step.js';
 import type { Blocks } from './huge.js';
-import type { Hugetlb } from './hugetlb.js';
+import { oweShared, type Hugetlb } from './hugetlb.js';
 import type { ModelCgroup } from './cgroup.js';
 import type { KernelRules } from './kernel-rules.js';
 import type { Lineage } from './lineage.js';
@@ -107,6 +107,7 @@ function isNamed(world: World, lineage: Lineage): boolean {
 /** Ends a process: its page table entries and its charges go, its children stay [exit_mmap]. */
 export function endProcess(world: World, process: ModelProcess): void {
   for (const mapping of [...process.mappings.values()]) {
+    oweShared(world, mapping);
     zapRange(mapping, { first: 0, pages: mapping.pages });
     unchargeVmas(world, mapping.vmas);
     dropMapping(world, process, mapping);

@@ -76,8 +76,8 @@ export function writeShared(draft: Draft, mapping: MappingKind, mutation?: Mutat
 }
 
 /** The entry without a stale translation of it. */
-function refreshed({ mapping, frame, writable, dirty }: Pte): Pte {
-  return { mapping, frame, writable, dirty };
+export function refreshed({ stale: _, ...pte }: Pte): Pte {
+  return pte;
 }
 
 /** Why an entry that is `stale` may cost a fault more. */
