@@ -12,9 +12,9 @@ import { hugetlbAnchors, NoPoolError } from '../hugetlb-anchors.js';
 import { whyNoHugetlb } from '../hugetlb-pool.js';
 
 const HUGE = 512;
-const POOL = 24;
+const POOL = 12;
 const SEED = Number(process.env['COWLAB_SEED'] ?? 11);
-const PROGRAMS = Number(process.env['COWLAB_PROGRAMS'] ?? 60);
+const PROGRAMS = Number(process.env['COWLAB_PROGRAMS'] ?? 100);
 const why = whyNoHugetlb(POOL);
 
 test.for(hugetlbAnchors)('on the kernel: $name', async ({ run }, { skip }) => {
@@ -58,7 +58,7 @@ const programs = fc.array(
     huge: fc.integer({ min: 1, max: 8 }),
     flags: fc.nat(15),
   }),
-  { minLength: 15, maxLength: 40 },
+  { minLength: 30, maxLength: 50 },
 );
 
 /** Refusals and deaths are outcomes, which are compared. */
@@ -69,18 +69,20 @@ async function tolerate(step: Promise<unknown>): Promise<void> {
 }
 
 async function takeStep(machine: Machine, { act, who, what, huge, flags }: AbstractStep): Promise<void> {
-  const living = machine.processes.filter(({ alive }) => alive);
-  const process = living[who % living.length] ?? machine.root;
+  // All others end with the root, which therefore has no memory that could fail it.
+  const living = machine.processes.filter((process) => process.alive && process !== machine.root);
+  const process = living[who % living.length];
+  if (!process) return tolerate(machine.root.fork());
   if (act === 'map') {
     const [sharing, noreserve, populate] = [
       flags < 4 ? 'shared' : 'private',
-      flags % 4 === 3,
+      flags % 3 === 2,
       flags % 5 === 4,
     ] as const;
     return tolerate(process.map({ pages: huge * HUGE, hugetlb: true, sharing, noreserve, populate }));
   }
   if (act === 'fork') return living.length < 5 ? tolerate(process.fork()) : undefined;
-  if (act === 'exit') return process === machine.root ? undefined : tolerate(process.exit());
+  if (act === 'exit') return tolerate(process.exit());
   const regions: [Region, number][] = [...process.regions];
   const [region, pages] = regions[what % Math.max(1, regions.length)] ?? [];
   if (!region || !pages) return undefined;
@@ -99,7 +101,7 @@ async function runOnKernel(steps: readonly AbstractStep[]): Promise<Run | undefi
   try {
     if ((await machine.setHugetlbPages(POOL)) < POOL) return undefined;
     for (const step of steps) {
-      if (machine.root.alive) await takeStep(machine, step);
+      await takeStep(machine, step);
       await machine.observe('after it');
     }
     return { trace: machine.trace, facts: machine.facts };
@@ -130,7 +132,7 @@ describe('random programs', () => {
         expect(mismatches, list.filter((line) => !line.includes('observe')).join('\n')).toEqual([]);
       }
       const text = JSON.stringify(runs);
-      expect(text.split('"signal":"SIGBUS"').length, 'deaths by SIGBUS').toBeGreaterThan(PROGRAMS / 4);
+      expect(text.split('"signal":"SIGBUS"').length, 'deaths by SIGBUS').toBeGreaterThan(PROGRAMS / 10);
       expect(text.split('"code":"ENOMEM"').length, 'refusals').toBeGreaterThan(PROGRAMS / 4);
     },
   );

@@ -1,9 +1,12 @@
 /** Regions of hugetlb pages in the plain API: what readers say of them, and what mmap and the pool do. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { fork } from '../../lib/api/forked-process.js';
 import type { ForkedProcess, ForkedRegion } from '../../lib/api/forked-process.js';
 import { mmap } from '../../lib/api/mapping.js';
+import { findLeftBehind } from '../../lib/api/system-changes.js';
 import type { SystemChanges } from '../../lib/api/system-changes.js';
 import { readHugetlbPool } from '../../lib/proc/hugetlb.js';
 import { PAGE_STATES, countPages, readPageStates, readPagemap } from '../../lib/proc/pagemap.js';
@@ -105,6 +108,33 @@ test('mmap reserves all pages of a region or fails with ENOMEM; noreserve reserv
   } finally {
     await root.close();
   }
+});
+
+test('the pool is put back when the process that set it is killed', async ({ skip }) => {
+  if (why !== undefined) skip(why);
+  await changes?.restore();
+  const script = `const { openMachine } = await import(process.env.COWLAB_LIBRARY);
+    const machine = await openMachine({ allow: ['hugetlb'], purpose: 'a test' });
+    await machine.setHugetlbPages(2);
+    const region = await machine.root.map({ pages: ${String(HUGE)}, hugetlb: true });
+    await machine.root.write(region);
+    console.log('set');`;
+  const env = { ...process.env, COWLAB_LIBRARY: new URL('../../dist/index.js', import.meta.url).href };
+  const options = { env, stdio: ['ignore', 'pipe', 'ignore'] as ['ignore', 'pipe', 'ignore'] };
+  const changer = spawn(
+    process.execPath,
+    ['--input-type=module', '-e', `${script} setInterval(() => {}, 1e6)`],
+    options,
+  );
+  const exited = once(changer, 'exit');
+  await once(changer.stdout, 'data');
+  expect(readHugetlbPool()).toMatchObject({ totalPages: 2 });
+  changer.kill('SIGKILL');
+  await exited;
+  changer.stdout.destroy();
+  while (findLeftBehind().state !== 'nothing') await new Promise(setImmediate);
+  expect(readFileSync('/proc/sys/vm/nr_hugepages', 'utf8')).toBe(before);
+  expect(readHugetlbPool()).toMatchObject({ totalPages: 0 });
 });
 
 test('a length that is no whole number of huge pages, an object, and Node itself are refused', async ({ skip }) => {

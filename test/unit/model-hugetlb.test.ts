@@ -14,6 +14,11 @@ describe('the model of hugetlb memory gives the figures that were computed by ha
     await run(machine);
   });
 
+  it.each(hugetlbAnchors)('and of a kernel before 6.9: $name', async ({ run }) => {
+    await using machine = modelMachine({ ...facts, kernelVersion: [6, 8] });
+    await run(machine);
+  });
+
   it.each(hugetlbMutations)('and not with the wrong rule %s', async (mutation) => {
     const noticed: string[] = [];
     for (const { name, run } of hugetlbAnchors) {

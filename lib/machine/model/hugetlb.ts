@@ -30,7 +30,9 @@ export function mapHugetlb(world: World, process: ModelProcess, step: StepOf<'ma
   const { pagesPerTable } = world.facts;
   if (!world.pool) return failed('EINVAL', 'mmap', 'this kernel has no hugetlb memory');
   const wanted = pages / pagesPerTable;
-  const unreserved = freePages(world, world.pool) - reservedPages(world, world.pool);
+  // hugetlb_acct_memory() also holds it against all that are free, though others may have reserved them.
+  const free = freePages(world, world.pool);
+  const unreserved = Math.min(free, free - reservedPages(world, world.pool));
   if (!noreserve && wanted > unreserved) {
     const why = `${String(wanted)} huge pages are to be reserved, and ${String(unreserved)} are free and not reserved`;
     return failed('ENOMEM', 'mmap', why);

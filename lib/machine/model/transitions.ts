@@ -76,8 +76,8 @@ export function writeShared(draft: Draft, mapping: MappingKind, mutation?: Mutat
 }
 
 /** The entry without a stale translation of it. */
-export function refreshed({ stale: _, ...pte }: Pte): Pte {
-  return pte;
+export function refreshed({ mapping, frame, writable, dirty, owed }: Pte): Pte {
+  return owed ? { mapping, frame, writable, dirty, owed } : { mapping, frame, writable, dirty };
 }
 
 /** Why an entry that is `stale` may cost a fault more. */
