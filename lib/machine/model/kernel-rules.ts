@@ -34,8 +34,8 @@ export interface KernelRules {
   readonly countsUnreadableHuge: boolean;
   /**
    * Who unmaps a private hugetlb page of his own gets its reservation back, to be given up at once, when the page is freed:
-   * while a child still has it, the count of reserved pages is too low by one, and can fall below zero. Since 6.9, commit
-   * df7a6d1f6405 [mm/hugetlb.c: __unmap_hugepage_range, folio_set_hugetlb_restore_reserve].
+   * while a child still has it, the count of reserved pages is too low by one, and can fall below zero. Since 6.9
+   * [mm/hugetlb.c: __unmap_hugepage_range, folio_set_hugetlb_restore_reserve].
    */
   readonly owesReservations: boolean;
   /** madvise(MADV_DONTNEED) frees a page table that it empties. Since 6.14, and an option [mm/pt_reclaim.c]. */
