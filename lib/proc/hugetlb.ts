@@ -3,6 +3,7 @@ import { FeatureUnavailableError } from '../errors.js';
 import type { HugetlbPool } from '../schema/facts.js';
 import { readMeminfo, type Meminfo } from './meminfo.js';
 import { readSysctl } from './sysctl.js';
+import { isAtLeast, parseKernelRelease, readKernelRelease } from './system.js';
 
 const FEATURE = 'Memory of hugetlb pages';
 
@@ -26,8 +27,21 @@ export function readHugetlbPool(): HugetlbPool | undefined {
   return parseHugetlbPool(readMeminfo(), readSysctl('vm.nr_overcommit_hugepages') ?? 0);
 }
 
-/** @throws FeatureUnavailableError where the pool grows by itself, so that no refusal can be predicted. */
-export function requireExactHugetlb(pool = readHugetlbPool()): void {
+/** From which version on, and before which, it is not known how reserved pages are counted: neither was tried. */
+const UNTRIED = { since: [6, 13], before: [6, 18] } as const;
+
+/**
+ * @throws FeatureUnavailableError where the pool grows by itself, so that no refusal can be predicted, and on kernels whose
+ * rules were not tried.
+ */
+export function requireExactHugetlb(pool = readHugetlbPool(), version = parseKernelRelease(readKernelRelease())): void {
+  if (isAtLeast(version, UNTRIED.since) && !isAtLeast(version, UNTRIED.before)) {
+    throw new FeatureUnavailableError(
+      'Exact figures of hugetlb pages',
+      'Linux 6.12 and 6.18 count reserved pages differently, and the kernels between them have not been tried',
+      'Use another kernel: `cowlab vm`.',
+    );
+  }
   if (!pool?.overcommitPages) return;
   throw new FeatureUnavailableError(
     'Exact figures of hugetlb pages',

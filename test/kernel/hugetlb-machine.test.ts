@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../lib/errors.js';
 import { compareTraces, describeCheck } from '../../lib/machine/compare.js';
 import type { Machine, Region } from '../../lib/machine/machine.js';
+import { kernelRules } from '../../lib/machine/model/kernel-rules.js';
 import { hugetlbMutations } from '../../lib/machine/model/mutation.js';
 import { openMachine, replayOnModel } from '../../lib/machine/open.js';
 import type { HostFacts } from '../../lib/schema/facts.js';
@@ -142,7 +143,11 @@ describe('random programs', () => {
   test.for(hugetlbMutations.filter((mutation) => mutation !== rare))(
     'notice the wrong rule %s',
     async (mutation, { skip }) => {
-      if (runs.length === 0) skip(why ?? 'there are no programs');
+      const [first] = runs;
+      if (!first) return skip(why ?? 'there are no programs');
+      if (mutation === 'hugetlb-owes-nothing' && !kernelRules(first.facts).owesReservations) {
+        skip('this kernel owes none');
+      }
       for (const run of runs) if ((await mismatchesOf(run, mutation)).length > 0) return;
       expect.unreachable(`no program noticed the wrong rule ${mutation}`);
     },

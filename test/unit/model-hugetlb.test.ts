@@ -14,7 +14,7 @@ describe('the model of hugetlb memory gives the figures that were computed by ha
     await run(machine);
   });
 
-  it.each(hugetlbAnchors)('and of a kernel before 6.9: $name', async ({ run }) => {
+  it.each(hugetlbAnchors)('and of a kernel before 6.13: $name', async ({ run }) => {
     await using machine = modelMachine({ ...facts, kernelVersion: [6, 8] });
     await run(machine);
   });
