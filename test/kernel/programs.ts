@@ -62,11 +62,11 @@ function pick<T>(items: readonly T[], draw: number): T | undefined {
   return items.length === 0 ? undefined : items[draw % items.length];
 }
 
-function range(pages: number, a: number, b: number, c: number): PageRange {
+/** @param huge Some are whole huge pages. */
+function range(pages: number, [a, b, c]: readonly [number, number, number], huge = false): PageRange {
   // A third of the ranges are the whole region.
   if (a % 3 === 0) return {};
-  // Some are whole huge pages.
-  if (pages >= HUGE && a % 3 === 1 && a % 2 === 0) {
+  if (huge && pages >= HUGE && a % 3 === 1 && a % 2 === 0) {
     const first = HUGE * (b % Math.floor(pages / HUGE));
     return { first, pages: HUGE };
   }
@@ -74,9 +74,9 @@ function range(pages: number, a: number, b: number, c: number): PageRange {
   return { first, pages: 1 + (c % (pages - first)) };
 }
 
-function choice(pages: number, draw: readonly number[]): PageChoice {
+function choice(pages: number, draw: readonly number[], huge: boolean): PageChoice {
   const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = draw;
-  const part = range(pages, a, b, c);
+  const part = range(pages, [a, b, c], huge);
   const length = part.pages ?? pages;
   // Half of the accesses take the whole pattern.
   const from = d % 2 === 0 ? 0 : d % (length + 1);
@@ -140,7 +140,7 @@ class Interpreter {
     }
     if (kind === 'write-object') {
       const object = pick(this.#objects, b);
-      await object?.write(range(object.pages, c, d, a));
+      await object?.write(range(object.pages, [c, d, a]));
       return;
     }
     const target = pick([...process.regions], b);
@@ -150,16 +150,16 @@ class Interpreter {
     switch (kind) {
       case 'write':
       case 'read':
-        await process[kind](region, choice(pages, rest));
+        await process[kind](region, choice(pages, rest, this.hugePages));
         return;
       case 'protect':
-        await process.protect(region, pick(PROTECTIONS, d) ?? 'rw', range(pages, c, ...trio(rest)));
+        await process.protect(region, pick(PROTECTIONS, d) ?? 'rw', range(pages, [c, ...pair(rest)], this.hugePages));
         return;
       case 'advise':
-        await process.advise(region, pick(ADVICE, d) ?? 'dontneed', range(pages, c, ...trio(rest)));
+        await process.advise(region, pick(ADVICE, d) ?? 'dontneed', range(pages, [c, ...pair(rest)], this.hugePages));
         return;
       case 'unmap':
-        await process.unmap(region, range(pages, c, ...trio(rest)));
+        await process.unmap(region, range(pages, [c, ...pair(rest)], this.hugePages));
         return;
       case 'grow':
         await process.grow(region, pages + 1 + (c % 64));
@@ -197,7 +197,7 @@ class Interpreter {
   }
 }
 
-function trio([, b = 0, c = 0]: readonly number[]): [number, number] {
+function pair([, b = 0, c = 0]: readonly number[]): [number, number] {
   return [b, c];
 }
 
