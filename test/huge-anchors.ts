@@ -1,10 +1,19 @@
 /** Anchors about transparent huge pages, of 2 MiB: 512 pages of 4 KiB. */
 import { expect } from 'vitest';
+import type { Machine, Process, Region } from '../lib/machine/machine.js';
 import { bounds, sum } from '../lib/schema/figure.js';
 import { at, expectRegion, isSince, minorFaults } from './anchor.js';
 import type { Anchor } from './anchor.js';
 
 const HUGE = 512;
+
+/** One huge page, that the root has written and a child inherited. */
+async function sharedHugePage(machine: Machine): Promise<{ root: Process; child: Process; region: Region }> {
+  const { root } = machine;
+  const region = await root.map({ pages: HUGE, hugePages: true });
+  await root.write(region);
+  return { root, child: await root.fork(), region };
+}
 
 export const hugeAnchors: Anchor[] = [
   {
@@ -41,10 +50,7 @@ export const hugeAnchors: Anchor[] = [
     name: 'a child that writes one byte to a shared huge page copies 4 KiB, and only its own mapping is split',
     hugePages: true,
     async run(machine) {
-      const { root } = machine;
-      const region = await root.map({ pages: HUGE, hugePages: true });
-      await root.write(region);
-      const child = await root.fork();
+      const { root, child, region } = await sharedHugePage(machine);
       await expectRegion(machine, child, region, { Shared_Dirty: 2048, AnonHugePages: 2048 }, { shared: HUGE });
       expect(await minorFaults(child.write(region, { first: 100, pages: 1 }))).toBe(1);
       const seen = await machine.observe('written');
@@ -65,10 +71,7 @@ export const hugeAnchors: Anchor[] = [
     name: 'a huge page that nobody else has any more is taken over whole, and stays huge',
     hugePages: true,
     async run(machine) {
-      const { root } = machine;
-      const region = await root.map({ pages: HUGE, hugePages: true });
-      await root.write(region);
-      const child = await root.fork();
+      const { root, child, region } = await sharedHugePage(machine);
       await child.write(region, { pages: 1 });
       await child.exit();
       expect(await minorFaults(root.write(region, { first: 9, pages: 1 }))).toBe(1);

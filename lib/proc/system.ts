@@ -130,10 +130,17 @@ export function readKernelRelease(procRoot: string = PROC_ROOT): string {
  * @param option Such as 'CONFIG_ANON_VMA_NAME'.
  */
 export function readKernelOption(option: string, procRoot: string = PROC_ROOT): boolean | undefined {
+  const lines = procRoot === PROC_ROOT ? (ownConfig ??= readConfig(PROC_ROOT)) : readConfig(procRoot);
+  return lines && (lines.has(`${option}=y`) || lines.has(`${option}=m`));
+}
+
+/** Of this kernel, which was built once: it is unpacked for the first who asks. */
+let ownConfig: ReadonlySet<string> | undefined;
+
+function readConfig(procRoot: string): ReadonlySet<string> | undefined {
   const path = join(procRoot, 'config.gz');
   if (!existsSync(path)) return undefined;
-  const lines = gunzipSync(readFileSync(path)).toString().split('\n');
-  return lines.includes(`${option}=y`) || lines.includes(`${option}=m`);
+  return new Set(gunzipSync(readFileSync(path)).toString().split('\n'));
 }
 
 /** Whether a version is at least another. */

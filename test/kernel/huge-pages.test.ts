@@ -1,21 +1,14 @@
 /** Exclusive and shared pages of huge pages, against the kernel's own counts of mappings (/proc/kpagecount). */
-import { closeSync, openSync, readSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { startProgram } from '../../lib/api/foreign-program.js';
 import type { ForeignProgram } from '../../lib/api/foreign-program.js';
 import { pythonOrWhyNot } from '../../lib/experiments/cpython.js';
-import {
-  PAGE_STATES,
-  countPages,
-  countsMappings,
-  readPageStates,
-  readPagemap,
-  splitUnknown,
-} from '../../lib/proc/pagemap.js';
+import { PAGE_STATES, countPages, countsMappings, readPageStates, splitUnknown } from '../../lib/proc/pagemap.js';
 import type { PagemapRange } from '../../lib/proc/pagemap.js';
 import { readSmaps } from '../../lib/proc/smaps.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../../lib/proc/status.js';
 import { parseKernelRelease, readKernelRelease } from '../../lib/proc/system.js';
+import { mappedStates } from './map-counts.js';
 
 const HUGE = 512;
 const PAGES = 4 * HUGE;
@@ -81,21 +74,6 @@ function vmaAt(pid: number, address: bigint): { range: PagemapRange; hugeKb: num
   return { range, hugeKb: vma.fieldsKb['AnonHugePages'] ?? 0 };
 }
 
-/** 'exclusive' or 'shared' for each page that is there, by how often its frame is mapped. */
-function truthOf(pid: number, range: PagemapRange): string[] {
-  const counts = openSync('/proc/kpagecount', 'r');
-  try {
-    return Array.from(readPagemap(pid, range), (entry) => {
-      if (entry >> 63n === 0n) return 'not-present';
-      const count = Buffer.alloc(8);
-      readSync(counts, count, 0, 8, Number(entry & ((1n << 55n) - 1n)) * 8);
-      return count.readBigUInt64LE() === 1n ? 'exclusive' : 'shared';
-    });
-  } finally {
-    closeSync(counts);
-  }
-}
-
 function whyNot(): string | undefined {
   if (typeof pythonOrWhyNot() === 'string') return 'there is no python3';
   if (hasCapability(readStatus('self'), CAP_SYS_ADMIN) !== true) return 'kpagecount wants CAP_SYS_ADMIN';
@@ -117,7 +95,7 @@ test.skipIf(lacking !== undefined)(
     const compare = (when: string): void => {
       for (const pid of pids) {
         const { range } = vmaAt(pid, address);
-        const truth = truthOf(pid, range);
+        const truth = mappedStates(pid, range);
         const count = (state: string) => truth.filter((one) => one === state).length;
         const [exclusive, shared] = [count('exclusive'), count('shared')];
         expect(countPages(pid, range), `${when}: ${String(pid)}`).toMatchObject({ exclusive, shared, unknown: 0 });

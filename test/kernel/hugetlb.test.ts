@@ -1,7 +1,7 @@
 /** Regions of hugetlb pages in the plain API: what readers say of them, and what mmap and the pool do. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { fork } from '../../lib/api/forked-process.js';
 import type { ForkedProcess, ForkedRegion } from '../../lib/api/forked-process.js';
@@ -9,16 +9,17 @@ import { mmap } from '../../lib/api/mapping.js';
 import { findLeftBehind } from '../../lib/api/system-changes.js';
 import type { SystemChanges } from '../../lib/api/system-changes.js';
 import { readHugetlbPool } from '../../lib/proc/hugetlb.js';
-import { PAGE_STATES, countPages, readPageStates, readPagemap } from '../../lib/proc/pagemap.js';
-import type { PagemapRange } from '../../lib/proc/pagemap.js';
+import { PAGE_STATES, countPages, readPageStates } from '../../lib/proc/pagemap.js';
 import { readSmaps } from '../../lib/proc/smaps.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../../lib/proc/status.js';
+import { mappedStates } from './map-counts.js';
 import { takePool, whyNoHugetlb } from '../hugetlb-pool.js';
 
 const HUGE = 512;
 const POOL = 16;
 const why = whyNoHugetlb(POOL);
-const before = readFileSync('/proc/sys/vm/nr_hugepages', 'utf8');
+const readPoolSize = () => (why === undefined ? readFileSync('/proc/sys/vm/nr_hugepages', 'utf8') : '');
+const before = readPoolSize();
 let changes: SystemChanges | undefined;
 
 beforeAll(async () => {
@@ -26,7 +27,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await changes?.restore();
-  expect(readFileSync('/proc/sys/vm/nr_hugepages', 'utf8')).toBe(before);
+  expect(readPoolSize()).toBe(before);
 });
 
 function requirePool(skip: (why: string) => never): void {
@@ -34,24 +35,9 @@ function requirePool(skip: (why: string) => never): void {
   if (!changes) skip('memory is too scattered for a pool');
 }
 
-/** Exclusive and shared pages by how often each frame is mapped (/proc/kpagecount). */
-function truthOf(pid: number, range: PagemapRange): string[] {
-  const counts = openSync('/proc/kpagecount', 'r');
-  try {
-    return Array.from(readPagemap(pid, range), (entry) => {
-      if (entry >> 63n === 0n) return 'not-present';
-      const count = Buffer.alloc(8);
-      readSync(counts, count, 0, 8, Number(entry & ((1n << 55n) - 1n)) * 8);
-      return count.readBigUInt64LE() === 1n ? 'exclusive' : 'shared';
-    });
-  } finally {
-    closeSync(counts);
-  }
-}
-
 function compareReaders(process: ForkedProcess, region: ForkedRegion, when: string): void {
   const range = process.placement(region);
-  const truth = truthOf(process.pid, range);
+  const truth = mappedStates(process.pid, range);
   const pagesOf = (state: string) => truth.filter((one) => one === state).length;
   const [exclusive, shared] = [pagesOf('exclusive'), pagesOf('shared')];
   const where = `${when}: ${String(process.pid)}`;
@@ -133,7 +119,7 @@ test('the pool is put back when the process that set it is killed', async ({ ski
   await exited;
   changer.stdout.destroy();
   while (findLeftBehind().state !== 'nothing') await new Promise(setImmediate);
-  expect(readFileSync('/proc/sys/vm/nr_hugepages', 'utf8')).toBe(before);
+  expect(readPoolSize()).toBe(before);
   expect(readHugetlbPool()).toMatchObject({ totalPages: 0 });
 });
 

@@ -37,9 +37,8 @@ function forkMapping(world: World, mapping: Mapping): Mapping | undefined {
   const id = mapping.lineage.addMapping();
   const vmas = parents.map((vma) => forkVma(world, vma));
   const copied = parents.filter((vma) => needsCopy(world, mapping, vma)).map((vma) => toObject(mapping, vma));
-  mapping.lineage.apply(copied, (draft) => {
+  mapping.lineage.change(copied, (draft) => {
     copyPte(draft, mapping.id, id, world.mutation);
-    return 0;
   });
   const blocks = mapping.blocks && inheritedBlocks(world, mapping.blocks, copied);
   return { ...mapping, id, vmas, blocks, hugetlb: inheritedHugetlb(world, mapping.hugetlb) };

@@ -140,11 +140,8 @@ function takeOver(world: World, mapping: Mapping, block: number): void {
   });
 }
 
-function changeBlock(world: World, mapping: Mapping, block: number, change: (draft: Draft) => void): void {
-  mapping.lineage.apply([blockRange(world, block)], (draft) => {
-    change(draft);
-    return 0;
-  });
+function changeBlock(world: World, mapping: Mapping, block: number, by: (draft: Draft) => void): void {
+  mapping.lineage.change([blockRange(world, block)], by);
 }
 
 /** Where a range begins or ends inside a huge page, that gets a page table [vma_adjust_trans_huge, zap_pmd_range]. */

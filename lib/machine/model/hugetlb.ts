@@ -7,7 +7,7 @@ import type { HugetlbPool } from '../../schema/facts.js';
 import { pageOrder, type PageRun, type Selection } from '../../schema/selection.js';
 import type { Outcome, StepOf } from '../../schema/step.js';
 import { type AccessKind, permits } from './access.js';
-import { CACHE, type Configuration, type Draft, mapCount, type Pte, pteOf } from './configuration.js';
+import { CACHE, type Configuration, mapCount, type Pte, pteOf } from './configuration.js';
 import { Lineage } from './lineage.js';
 import { endProcess, failed, type Mapping, type ModelProcess, type World } from './process.js';
 import { refreshed, STALE } from './transitions.js';
@@ -112,7 +112,7 @@ function touchPage(world: World, mapping: Mapping, kind: AccessKind, page: numbe
 function touchShared(world: World, mapping: Mapping, range: PageRun): Touched {
   const cached = mapping.lineage.at(range.first).cache.present;
   if (!cached && !(mapping.noreserve ? hasUnreserved(world) : hasFree(world))) return 'SIGBUS';
-  change(mapping, range, (draft) => {
+  mapping.lineage.change([range], (draft) => {
     draft.dirtyCache();
     draft.set({ mapping: mapping.id, frame: CACHE, writable: true, dirty: true });
   });
@@ -139,7 +139,7 @@ function writeProtected(world: World, mapping: Mapping, range: PageRun, { frame 
     if (!mapping.hugetlb?.owner) return 'SIGBUS';
     robOthers(world, mapping, range, frame);
   }
-  change(mapping, range, (draft) => {
+  mapping.lineage.change([range], (draft) => {
     draft.exclusive[frame] = true;
     // No flush follows [set_huge_ptep_writable], and the processor may have translations of single pages: huge.ts, takeOver().
     const pte = draft.pte(mapping.id);
@@ -150,7 +150,7 @@ function writeProtected(world: World, mapping: Mapping, range: PageRun, { frame 
 
 /** The processor looks the page up anew after a fault on it. */
 function refresh(mapping: Mapping, page: number): void {
-  change(mapping, { first: page, pages: 1 }, (draft) => {
+  mapping.lineage.change([{ first: page, pages: 1 }], (draft) => {
     const pte = draft.pte(mapping.id);
     if (pte?.stale) draft.set(refreshed(pte));
   });
@@ -164,7 +164,7 @@ function robOthers(world: World, owner: Mapping, range: PageRun, frame: number):
       if (pteOf(mapping.lineage.at(range.first), mapping.id)?.frame !== frame) continue;
       mapping.hugetlb.robbed = true;
       // The owner's mapping is the first of them, so its frame keeps its number whatever others lose.
-      change(mapping, range, (draft) => {
+      mapping.lineage.change([range], (draft) => {
         draft.remove(mapping.id);
       });
     }
@@ -173,15 +173,8 @@ function robOthers(world: World, owner: Mapping, range: PageRun, frame: number):
 
 function takePage(mapping: Mapping, range: PageRun, writable: boolean): void {
   for (const vma of mapping.vmas) prepareAnonVma(mapping.vmas, vma);
-  change(mapping, range, (draft) => {
+  mapping.lineage.change([range], (draft) => {
     draft.set({ mapping: mapping.id, frame: draft.newAnonymousFrame(), writable, dirty: true });
-  });
-}
-
-function change(mapping: Mapping, range: PageRun, by: (draft: Draft) => void): void {
-  mapping.lineage.apply([range], (draft) => {
-    by(draft);
-    return 0;
   });
 }
 
@@ -230,7 +223,7 @@ function isOwed({ ptes }: Configuration): boolean {
 /** Before a mapping is unmapped: its pages that others have too are owed from then on. */
 export function oweShared(world: World, mapping: Mapping): void {
   if (!mapping.hugetlb?.owner || !world.rules.owesReservations || world.mutation === 'hugetlb-owes-nothing') return;
-  change(mapping, { first: 0, pages: mapping.pages }, (draft) => {
+  mapping.lineage.change([{ first: 0, pages: mapping.pages }], (draft) => {
     const own = draft.pte(mapping.id);
     for (const pte of draft.ptes) if (pte.frame === own?.frame && pte !== own) draft.set({ ...pte, owed: true });
   });

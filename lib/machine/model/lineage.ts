@@ -68,6 +68,14 @@ export class Lineage {
     return effect;
   }
 
+  /** Applies a change that costs no faults. */
+  change(selected: readonly PageRun[], by: (draft: Draft) => void): Effect {
+    return this.apply(selected, (draft) => {
+      by(draft);
+      return 0;
+    });
+  }
+
   /** The configuration of one page. */
   at(page: number): Configuration {
     let found = UNTOUCHED;

@@ -112,9 +112,8 @@ export function createObject(world: World, step: StepOf<'create-object'>): Outco
   world.objects.set(step.object, lineage);
   world.lineages.add(lineage);
   if (step.backing === 'file') {
-    lineage.apply([{ first: 0, pages: step.pages }], (draft) => {
+    lineage.change([{ first: 0, pages: step.pages }], (draft) => {
       draft.dirtyCache();
-      return 0;
     });
   }
   return {};
@@ -124,9 +123,8 @@ export function createObject(world: World, step: StepOf<'create-object'>): Outco
 export function writeObject(world: World, step: StepOf<'write-object'>): Outcome {
   const lineage = world.objects.get(step.object);
   if (!lineage) return failed('ESRCH', 'write-object', `there is no object ${step.object}`);
-  const { allocated } = lineage.apply([{ first: step.first, pages: step.pages }], (draft) => {
+  const { allocated } = lineage.change([{ first: step.first, pages: step.pages }], (draft) => {
     draft.dirtyCache();
-    return 0;
   });
   if (lineage.chargedPerPage) world.chargedPages += allocated;
   return {};

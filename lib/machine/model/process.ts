@@ -75,9 +75,8 @@ export function failed(code: string, syscall: string, why?: string): Outcome {
 
 /** Drops the page table entries of a range of region pages [unmap_page_range]. */
 export function zapRange(mapping: Mapping, range: PageRun): void {
-  mapping.lineage.apply([toObject(mapping, range)], (draft) => {
+  mapping.lineage.change([toObject(mapping, range)], (draft) => {
     zap(draft, mapping.id);
-    return 0;
   });
 }
 

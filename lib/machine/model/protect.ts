@@ -51,9 +51,8 @@ function protectPart(
   }
   splitEdges(world, mapping, part);
   modifyFlags(mapping.vmas, vma, part, { protection, accounted }, world.rules);
-  mapping.lineage.apply([toObject(mapping, part)], (draft) => {
+  mapping.lineage.change([toObject(mapping, part)], (draft) => {
     protectPte(draft, mapping, protection === 'rw');
-    return 0;
   });
   protectBlocks(world, mapping, part);
   return admitted;
