@@ -62,15 +62,23 @@ export function descendantsOf(roots: number | ReadonlySet<number>, processes: re
   return found;
 }
 
-/** All processes but zombies, which have nothing any more, and those that are hidden from this user [proc(5): hidepid]. */
-export function readProcesses(procRoot: string = PROC_ROOT): TreeProcess[] {
+/** stat of all processes but zombies, which have nothing any more, and those hidden from this user [proc(5): hidepid]. */
+export function readStats(procRoot: string = PROC_ROOT): Stat[] {
   const pids = readdirSync(procRoot).filter((name) => /^[1-9][0-9]*$/.test(name));
   const stats = pids.flatMap((pid): Stat[] => {
     const stat = tryProcess(() => readStat(Number(pid), procRoot));
     return typeof stat === 'object' ? [stat] : [];
   });
-  const living = stats.filter(({ state }) => !['Z', 'X'].includes(state));
-  return living.map(({ pid, ppid, starttimeTicks, comm }) => ({ pid, parent: ppid, startTicks: starttimeTicks, comm }));
+  return stats.filter(({ state }) => !['Z', 'X'].includes(state));
+}
+
+export function treeProcess({ pid, ppid, starttimeTicks, comm }: Stat): TreeProcess {
+  return { pid, parent: ppid, startTicks: starttimeTicks, comm };
+}
+
+/** The processes of {@link readStats}. */
+export function readProcesses(procRoot: string = PROC_ROOT): TreeProcess[] {
+  return readStats(procRoot).map(treeProcess);
 }
 
 /** A process and all that descend from it, parents first; empty when it has ended. */

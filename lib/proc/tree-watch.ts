@@ -4,7 +4,15 @@ import { requireInteger } from '../schema/arguments.js';
 import type { Figure } from '../schema/figure.js';
 import { inheritedVmas, lostSharing, sharedParts } from './copied.js';
 import type { LostSharing, SharedPart } from './copied.js';
-import { descendantsOf, memoryFigures, noMemoryError, readProcesses, sumMemory, tryProcess } from './process-tree.js';
+import {
+  descendantsOf,
+  memoryFigures,
+  noMemoryError,
+  readStats,
+  sumMemory,
+  treeProcess,
+  tryProcess,
+} from './process-tree.js';
 import type { ProcessMemory, TreeMemory, TreeProcess } from './process-tree.js';
 import { readPidFile } from './read.js';
 import { parseSmaps, parseSmapsRollup, privateKb, sharedKb } from './smaps.js';
@@ -136,13 +144,15 @@ export class TreeWatch {
   sample(): TreeSample {
     const start = performance.now();
     this.#longestReadMs = 0;
-    const tree = this.#readTree();
+    const stats = new Map(readStats().map((stat) => [stat.pid, stat]));
+    const tree = this.#treeOf([...stats.values()].map(treeProcess));
     const left = this.#forget(tree);
     const unreadable: number[] = [];
     const born = tree.some(({ pid }) => !this.#known.has(pid));
-    if (born || left || !tree.every(({ pid }) => this.#hasRested(pid))) this.#stirredMs = performance.now();
+    const rested = new Map([...stats].filter(([, stat]) => this.#hasRested(stat)));
+    if (born || left || !tree.every(({ pid }) => rested.has(pid))) this.#stirredMs = performance.now();
     const processes = tree.flatMap((process): WatchedMemory[] => {
-      const seen = tryProcess(() => this.#look(process, born, left));
+      const seen = tryProcess(() => this.#look(process, rested.get(process.pid), born, left));
       if (seen === 'unreadable') unreadable.push(process.pid);
       return typeof seen === 'object' ? [seen] : [];
     });
@@ -164,8 +174,7 @@ export class TreeWatch {
   }
 
   /** Those known before remain ours when their parent ends and another process inherits them. */
-  #readTree(): TreeProcess[] {
-    const all = readProcesses();
+  #treeOf(all: readonly TreeProcess[]): TreeProcess[] {
     const ours = all.filter(({ pid, startTicks }) => this.#known.get(pid)?.process.startTicks === startTicks);
     const roots = this.#first ? this.#roots : new Set(ours.map(({ pid }) => pid));
     const tree = descendantsOf(roots, all);
@@ -186,16 +195,16 @@ export class TreeWatch {
     return this.#known.size < before;
   }
 
-  /** Whether a process has had no fault since the last look. One that is gone by now is looked at, and so is the tree. */
-  #hasRested(pid: number): boolean {
-    const stat = tryProcess(() => readStat(pid));
-    return typeof stat === 'object' && stat.minflt + stat.majflt === this.#known.get(pid)?.allFaults;
+  /** Whether a process has had no fault since the last look. */
+  #hasRested({ pid, minflt, majflt }: Stat): boolean {
+    return minflt + majflt === this.#known.get(pid)?.allFaults;
   }
 
-  #look(process: TreeProcess, born: boolean, left: boolean): WatchedMemory {
+  /** @param rested What it showed a moment ago, if it had no fault until then. */
+  #look(process: TreeProcess, rested: Stat | undefined, born: boolean, left: boolean): WatchedMemory {
     const { pid } = process;
     const readBefore = this.#readMs;
-    const stat = readStat(pid);
+    const stat = rested ?? readStat(pid);
     const known = this.#update(process, stat, born, left);
     const now = performance.now();
     const allFaults = stat.minflt + stat.majflt;
