@@ -62,23 +62,28 @@ export function descendantsOf(roots: number | ReadonlySet<number>, processes: re
   return found;
 }
 
-/** stat of all processes but zombies, which have nothing any more, and those hidden from this user [proc(5): hidepid]. */
+/** stat of all processes but those that are hidden from this user [proc(5): hidepid]. */
 export function readStats(procRoot: string = PROC_ROOT): Stat[] {
   const pids = readdirSync(procRoot).filter((name) => /^[1-9][0-9]*$/.test(name));
-  const stats = pids.flatMap((pid): Stat[] => {
+  return pids.flatMap((pid): Stat[] => {
     const stat = tryProcess(() => readStat(Number(pid), procRoot));
     return typeof stat === 'object' ? [stat] : [];
   });
-  return stats.filter(({ state }) => !['Z', 'X'].includes(state));
+}
+
+/** Whether a process has ended, and waits to be waited for: it has nothing any more. */
+export function isZombie({ state }: Stat): boolean {
+  return ['Z', 'X'].includes(state);
 }
 
 export function treeProcess({ pid, ppid, starttimeTicks, comm }: Stat): TreeProcess {
   return { pid, parent: ppid, startTicks: starttimeTicks, comm };
 }
 
-/** The processes of {@link readStats}. */
+/** The processes of {@link readStats} but zombies. */
 export function readProcesses(procRoot: string = PROC_ROOT): TreeProcess[] {
-  return readStats(procRoot).map(treeProcess);
+  const living = readStats(procRoot).filter((stat) => !isZombie(stat));
+  return living.map(treeProcess);
 }
 
 /** A process and all that descend from it, parents first; empty when it has ended. */

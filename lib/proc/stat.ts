@@ -1,5 +1,5 @@
 /** /proc/PID/stat and statm [fs/proc/array.c: do_task_stat; proc_pid_stat(5)]. */
-import { PROC_ROOT, ProcFormatError, readPidFile, type Pid } from './read.js';
+import { PROC_ROOT, ProcFormatError, readHostFile, readPidFile, type Pid } from './read.js';
 
 export interface Stat {
   pid: number;
@@ -71,6 +71,14 @@ export function parseStat(text: string, file = 'stat'): Stat {
     policy: fields[41] === undefined ? undefined : number(41),
     fields,
   };
+}
+
+/** @throws ProcFormatError unless /proc/uptime begins with seconds to two places. @returns Now, as `starttimeTicks` has it. */
+export function readUptimeTicks(procRoot: string = PROC_ROOT): number {
+  const text = readHostFile(`${procRoot}/uptime`);
+  const [, seconds, hundredths] = /^([0-9]+)\.([0-9]{2}) /.exec(text) ?? [];
+  if (seconds === undefined) throw new ProcFormatError(`${procRoot}/uptime`, 1, text, 'seconds to two places');
+  return Number(seconds) * 100 + Number(hundredths);
 }
 
 /** @throws SystemError ESRCH: there is no such process. */

@@ -6,6 +6,7 @@ import { inheritedVmas, lostSharing, sharedParts } from './copied.js';
 import type { LostSharing, SharedPart } from './copied.js';
 import {
   descendantsOf,
+  isZombie,
   memoryFigures,
   noMemoryError,
   readStats,
@@ -17,7 +18,7 @@ import type { ProcessMemory, TreeMemory, TreeProcess } from './process-tree.js';
 import { readPidFile } from './read.js';
 import { parseSmaps, parseSmapsRollup, privateKb, sharedKb } from './smaps.js';
 import type { SmapsRollup } from './smaps.js';
-import { readStat } from './stat.js';
+import { readStat, readUptimeTicks } from './stat.js';
 import type { Stat } from './stat.js';
 
 export interface WatchedMemory extends ProcessMemory {
@@ -75,6 +76,17 @@ interface LastRead {
   statm: string;
 }
 
+/** What has become of the tree since the last look. */
+interface Change {
+  tree: readonly TreeProcess[];
+  /** Something was forked. */
+  born: boolean;
+  /** Something was forked before the last look had ended, which did not see it yet. */
+  bornEarly: boolean;
+  /** Something has ended. */
+  left: boolean;
+}
+
 /** What is remembered of a process. */
 interface Known {
   process: TreeProcess;
@@ -90,6 +102,8 @@ interface Known {
   childFaults: number;
   /** Something was forked since `parts`: what was lost and what was shared anew cannot be told apart. */
   sharedAnew: boolean;
+  /** What it had faults for and was not taken for copied, in the last look, if `parts` was read then. */
+  uncountedKb: number;
   /** Minor and major faults at the last look. */
   allFaults: number;
   last: LastRead | undefined;
@@ -106,7 +120,7 @@ function imageOf({ fields }: Stat): string {
  *
  * `copiedKb` is a bound, since only page frames tell whose copy a page is, and they are shown to root alone. It is
  * nearly exact for who writes, or counts references, while the others are quiet. It misses what is copied while a child
- * lives that comes and goes between two samples and that nobody waits for.
+ * lives that comes and goes between two samples and leaves no zombie, since its parent ignores SIGCHLD.
  *
  * A tree rests as long as nobody in it has a fault, is forked, or ends. To read memory is what a look costs, and the memory
  * of a process in a resting tree, if as much of it is resident as before, changes only by what others outside do to pages
@@ -120,6 +134,10 @@ export class TreeWatch {
   readonly #pageKb = native().pageSizeBytes / 1024;
   readonly #broken: BrokenSharing[] = [];
   #first = true;
+  /** Who had ended at the last look and had not been waited for, with the start of each. */
+  #zombies = new Map<number, number>();
+  /** When the last look ended, as startTicks has it. */
+  #lookedTicks = 0;
   /** When the tree was last seen not to rest. */
   #stirredMs = 0;
   #longestReadMs = 0;
@@ -145,18 +163,18 @@ export class TreeWatch {
     const start = performance.now();
     this.#longestReadMs = 0;
     const stats = new Map(readStats().map((stat) => [stat.pid, stat]));
-    const tree = this.#treeOf([...stats.values()].map(treeProcess));
-    const left = this.#forget(tree);
+    const change = this.#findChange([...stats.values()]);
+    const { tree, born, left } = change;
     const unreadable: number[] = [];
-    const born = tree.some(({ pid }) => !this.#known.has(pid));
     const rested = new Map([...stats].filter(([, stat]) => this.#hasRested(stat)));
     if (born || left || !tree.every(({ pid }) => rested.has(pid))) this.#stirredMs = performance.now();
     const processes = tree.flatMap((process): WatchedMemory[] => {
-      const seen = tryProcess(() => this.#look(process, rested.get(process.pid), born, left));
+      const seen = tryProcess(() => this.#look(process, rested.get(process.pid), change));
       if (seen === 'unreadable') unreadable.push(process.pid);
       return typeof seen === 'object' ? [seen] : [];
     });
     this.#first = false;
+    this.#lookedTicks = readUptimeTicks();
     return {
       elapsedMs: start - this.#began,
       costMs: performance.now() - start,
@@ -171,6 +189,26 @@ export class TreeWatch {
   get broken(): BrokenSharing[] {
     const all = [...this.#broken, ...[...this.#known.values()].flatMap(({ broken }) => broken)];
     return all.sort((a, b) => b.lostKb - a.lostKb);
+  }
+
+  #findChange(stats: readonly Stat[]): Change {
+    const tree = this.#treeOf(stats.filter((stat) => !isZombie(stat)).map(treeProcess));
+    const members = new Set(tree.map(({ pid }) => pid));
+    const zombies = stats.filter((stat) => isZombie(stat) && members.has(stat.ppid));
+    const newborn = [
+      ...tree.filter(({ pid }) => !this.#known.has(pid)),
+      ...zombies.map(treeProcess).filter(({ pid, startTicks }) => {
+        const known = this.#known.get(pid)?.process.startTicks ?? this.#zombies.get(pid);
+        return known !== startTicks;
+      }),
+    ];
+    this.#zombies = new Map(zombies.map(({ pid, starttimeTicks }) => [pid, starttimeTicks]));
+    return {
+      tree,
+      born: newborn.length > 0,
+      bornEarly: newborn.some(({ startTicks }) => startTicks <= this.#lookedTicks),
+      left: this.#forget(tree),
+    };
   }
 
   /** Those known before remain ours when their parent ends and another process inherits them. */
@@ -201,11 +239,11 @@ export class TreeWatch {
   }
 
   /** @param rested What it showed a moment ago, if it had no fault until then. */
-  #look(process: TreeProcess, rested: Stat | undefined, born: boolean, left: boolean): WatchedMemory {
+  #look(process: TreeProcess, rested: Stat | undefined, change: Change): WatchedMemory {
     const { pid } = process;
     const readBefore = this.#readMs;
     const stat = rested ?? readStat(pid);
-    const known = this.#update(process, stat, born, left);
+    const known = this.#update(process, stat, change);
     const now = performance.now();
     const allFaults = stat.minflt + stat.majflt;
     // It has just had one: who was read before that in this look is read again in the next.
@@ -232,13 +270,17 @@ export class TreeWatch {
     return (known.last = { atMs: now, rollup: parseSmapsRollup(this.#readMemory(pid, 'smaps_rollup')), statm });
   }
 
-  #update(process: TreeProcess, stat: Stat, born: boolean, left: boolean): Known {
+  #update(process: TreeProcess, stat: Stat, { tree, born, bornEarly, left }: Change): Known {
     const known = this.#known.get(process.pid);
     const image = imageOf(stat);
-    if (known?.image !== image) return this.#meet(process, stat, image);
+    if (known?.image !== image) return this.#meet(process, stat, image, tree);
     known.process = process;
-    known.sharedAnew ||= born || known.childFaults !== stat.cminflt;
+    const hasWaited = known.childFaults !== stat.cminflt;
     known.childFaults = stat.cminflt;
+    known.sharedAnew ||= born || hasWaited;
+    // What was forked while the last look went on had shared again by then what was copied before, which hides that.
+    if (bornEarly || hasWaited) known.copiedKb += known.uncountedKb;
+    known.uncountedKb = 0;
     const faultsKb = (stat.minflt - known.faults) * this.#pageKb;
     // Who has had no fault has copied nothing, and his mappings need not be read; but where one has ended, what it shared
     // is theirs alone from now on, which must not pass for copied at their next fault.
@@ -251,28 +293,35 @@ export class TreeWatch {
     const parts = sharedParts(inheritedVmas(vmas));
     const lost = lostSharing(known.parts, parts);
     const lostKb = lost.reduce((all, one) => all + one.lostKb, 0);
-    known.copiedKb += known.sharedAnew ? mostKb : Math.min(lostKb, mostKb);
+    const countedKb = known.sharedAnew ? mostKb : Math.min(lostKb, mostKb);
+    known.copiedKb += countedKb;
     for (const one of mostKb > 0 ? lost : []) {
       this.#record(known, { ...one, lostKb: Math.min(one.lostKb, mostKb) });
     }
-    Object.assign(known, { parts, faults: stat.minflt, sharedAnew: false });
+    Object.assign(known, { parts, faults: stat.minflt, sharedAnew: false, uncountedKb: mostKb - countedKb });
     return known;
   }
 
   /** Sees a process for the first time, or the first time after execve. */
-  #meet(process: TreeProcess, stat: Stat, image: string): Known {
+  #meet(process: TreeProcess, stat: Stat, image: string, tree: readonly TreeProcess[]): Known {
     const before = this.#known.get(process.pid);
     const inherited = inheritedVmas(parseSmaps(this.#readMemory(process.pid, 'smaps')));
-    // The faults of a child count from its fork [kernel/fork.c: copy_signal]. What it has copied by now is private.
     const wasForked = !this.#first && !before;
+    const now = readStat(process.pid);
+    // The faults of a child count from its fork [kernel/fork.c: copy_signal]. What it has copied by now is private, if it
+    // has not shared it again with children of its own.
+    const hasForked = now.cminflt > 0 || tree.some(({ parent }) => parent === process.pid);
     const ownKb = inherited.reduce((all, vma) => all + privateKb(vma), 0);
+    const mostKb = now.minflt * this.#pageKb;
+    const countedKb = hasForked ? mostKb : Math.min(ownKb, mostKb);
     const known: Known = {
       process,
       image,
       faultsAtFirst: before?.faultsAtFirst ?? (wasForked ? 0 : stat.minflt),
       faults: stat.minflt,
       parts: sharedParts(inherited),
-      copiedKb: wasForked ? Math.min(ownKb, readStat(process.pid).minflt * this.#pageKb) : (before?.copiedKb ?? 0),
+      copiedKb: wasForked ? countedKb : (before?.copiedKb ?? 0),
+      uncountedKb: wasForked ? mostKb - countedKb : 0,
       broken: before?.broken ?? [],
       childFaults: stat.cminflt,
       sharedAnew: false,

@@ -5,6 +5,7 @@ import type { ForkedProcess, ForkedRegion } from '../../lib/api/forked-process.j
 import { startProgram } from '../../lib/api/foreign-program.js';
 import { readProcesses } from '../../lib/proc/process-tree.js';
 import { readSmapsRollup } from '../../lib/proc/smaps.js';
+import { readStat } from '../../lib/proc/stat.js';
 import { TreeWatch } from '../../lib/proc/tree-watch.js';
 import type { TreeSample, WatchedMemory } from '../../lib/proc/tree-watch.js';
 import { bounds } from '../../lib/schema/figure.js';
@@ -128,6 +129,63 @@ describe('a watched tree', () => {
     await child.exit();
     const after = of(parent, watch.sample());
     expect(bounds(after.copiedKb).max - before).toBeGreaterThanOrEqual(1024);
+  });
+
+  test('what was copied while a child lived that nobody has waited for is within the bound', async () => {
+    const { parent, region } = await parentWith(MIB_PAGES);
+    const watch = new TreeWatch(parent.pid);
+    const before = bounds(of(parent, watch.sample()).copiedKb).max;
+    const child = await parent.fork();
+    opened.push(child);
+    expect((await parent.write(region)).minorFaults).toBe(MIB_PAGES);
+    // Its socket tells when it has ended, whereupon the library has its parent wait for it, which must not be yet.
+    process.kill(parent.pid, 'SIGSTOP');
+    process.kill(child.pid, 'SIGKILL');
+    await expect.poll(() => readStat(child.pid).state).toBe('Z');
+    const after = of(parent, watch.sample());
+    process.kill(parent.pid, 'SIGCONT');
+    expect(bounds(after.copiedKb).max - before).toBeGreaterThanOrEqual(1024);
+  });
+
+  test('what a child has copied before it forked is within the bound, though it is shared again', async () => {
+    const { parent, region } = await parentWith(MIB_PAGES);
+    const watch = new TreeWatch(parent.pid);
+    watch.sample();
+    const child = await parent.fork();
+    opened.push(child);
+    expect((await child.write(region)).minorFaults).toBe(MIB_PAGES);
+    opened.push(await child.fork());
+    expect(bounds(of(child, watch.sample()).copiedKb).max).toBeGreaterThanOrEqual(1024);
+  });
+
+  test('what is copied right before a fork, while the tree is being looked at, is within the bound', async () => {
+    const pages = 16 * MIB_PAGES;
+    const { parent, region } = await parentWith(pages);
+    let older = await parent.fork();
+    opened.push(older);
+    const watch = new TreeWatch(parent.pid);
+    for (let round = 0; round < 20; round++) {
+      watch.sample();
+      const before = bounds(of(parent, watch.sample()).copiedKb).max;
+      const state = { forked: false };
+      const writing = parent.write(region);
+      const forking = parent.fork().finally(() => {
+        state.forked = true;
+      });
+      while (!state.forked) {
+        watch.sample();
+        await new Promise(setImmediate);
+      }
+      const child = await forking;
+      opened.push(child);
+      expect((await writing).minorFaults).toBe(pages);
+      // One to end the interval in which the child was forked, and one that would see it late.
+      watch.sample();
+      const after = bounds(of(parent, watch.sample()).copiedKb).max;
+      expect(after - before, `round ${String(round)}`).toBeGreaterThanOrEqual(pages * 4);
+      await older.exit();
+      older = child;
+    }
   });
 
   test('figures are those of smaps_rollup, and only Pss adds up to what is taken', async () => {

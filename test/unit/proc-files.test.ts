@@ -7,7 +7,7 @@ import { parseCgroup, parseMountinfo, readCgroups, tightest } from '../../lib/pr
 import { detectContainer } from '../../lib/proc/container.js';
 import { commitFigures, computeCommitLimitPages, parseMeminfo } from '../../lib/proc/meminfo.js';
 import { pidPath, readNumberIfThere, readPidFile } from '../../lib/proc/read.js';
-import { parseStat, parseStatm } from '../../lib/proc/stat.js';
+import { parseStat, parseStatm, readUptimeTicks } from '../../lib/proc/stat.js';
 import { CAP_SYS_ADMIN, CAP_SYS_RESOURCE, hasCapability, parseLimits, parseStatus } from '../../lib/proc/status.js';
 import { readSysctls } from '../../lib/proc/sysctl.js';
 import {
@@ -190,6 +190,13 @@ describe('stat', () => {
       dataPages: 35,
     });
     expect(() => parseStatm('1 2 3')).toThrow('seven numbers');
+  });
+
+  it('gives the time since boot in the ticks of starttime', () => {
+    put('uptime', '11123.07 20012.99\n');
+    expect(readUptimeTicks(root)).toBe(1112307);
+    put('uptime', '11123 20012\n');
+    expect(() => readUptimeTicks(root)).toThrow('seconds to two places');
   });
 });
 
