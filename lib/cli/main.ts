@@ -34,7 +34,8 @@ function answer({ text, json, exitCode: code }: CommandOutput, flags: { json?: b
 
 function list(flags: { json?: boolean }): void {
   const rows = experiments.map(({ name, title, claim, params }) => ({ name, title, claim, params }));
-  const text = rows.map(({ name, title }) => wrap(title, name.padEnd(14), ' '.repeat(14))).join('\n');
+  const width = Math.max(...rows.map(({ name }) => name.length)) + 1;
+  const text = rows.map(({ name, title }) => wrap(title, name.padEnd(width), ' '.repeat(width))).join('\n');
   answer({ text, json: rows, exitCode: EXIT.ok }, flags);
 }
 

@@ -173,6 +173,12 @@ describe('the other commands', () => {
     },
   );
 
+  test('list has each name as a word of its own', async () => {
+    const names = (JSON.parse((await cowlab(['list', '--json'])).stdout) as { name: string }[]).map(({ name }) => name);
+    const { stdout } = await cowlab(['list']);
+    expect(stdout.split('\n').flatMap((line) => /^[^ ]+/.exec(line)?.[0] ?? [])).toEqual(names);
+  });
+
   test('predict for our own parent names it and says whether a fork would succeed', async () => {
     const { stdout } = await cowlab(['predict', '--pid', String(process.pid)]);
     expect(stdout).toMatch(new RegExp(`^A fork of ${String(process.pid)} \\(.*\\) would charge .* and would succeed`));
