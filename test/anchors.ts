@@ -10,6 +10,7 @@ import type { Observation } from '../lib/schema/step.js';
 import { at, expectRegion, isSince, minorFaults } from './anchor.js';
 import type { Anchor } from './anchor.js';
 import { hugeAnchors } from './huge-anchors.js';
+import { ksmAnchors } from './ksm-anchors.js';
 
 const baseAnchors: Anchor[] = [
   {
@@ -514,7 +515,7 @@ const baseAnchors: Anchor[] = [
   },
 ];
 
-export const anchors: readonly Anchor[] = [...baseAnchors, ...hugeAnchors];
+export const anchors: readonly Anchor[] = [...baseAnchors, ...hugeAnchors, ...ksmAnchors];
 
 /** Those that hold on a kernel of these facts. */
 export function anchorsFor({ forbidsZeroPage = false }: Pick<HostFacts, 'forbidsZeroPage'>): Anchor[] {

@@ -39,6 +39,8 @@ export const ADVICE = {
   dontneed: 4,
   dontfork: 10,
   dofork: 11,
+  mergeable: 12,
+  unmergeable: 13,
   wipeonfork: 18,
   keeponfork: 19,
   'populate-read': 22,

@@ -30,6 +30,7 @@ const ADVICE = {
   none: { title: 'none', parent: undefined, child: undefined },
   dontfork: { title: 'DONTFORK', parent: 'dontfork', child: undefined },
   wipeonfork: { title: 'WIPEONFORK', parent: 'wipeonfork', child: undefined },
+  mergeable: { title: 'MERGEABLE', parent: 'mergeable', child: undefined },
   read: { title: 'child: POPULATE_READ', parent: undefined, child: 'populate-read' },
   write: { title: 'child: POPULATE_WRITE', parent: undefined, child: 'populate-write' },
 } as const;
@@ -126,6 +127,8 @@ function expectedByHand(pages: number, pageKb: number): Record<Kind, Record<keyo
     dontfork: { charged: 0, has: 0, populated: 0, faults: 0, taken: 0 },
     // It has no pages, and gets as many new ones, of zeros, as it would have copied.
     wipeonfork: { ...copied, has: 0 },
+    // Nothing merges unless ksmd runs, and then what a fork shares is merged already.
+    mergeable: copied,
     // All that is there can be read.
     read: copied,
     write: { ...copied, populated: pages, faults: 0 },
@@ -173,7 +176,8 @@ export const advice = defineExperiment({
         `But only DONTFORK spares the fork anything: nothing of ${all} is charged, and the child does not have the ` +
         'mapping. WIPEONFORK hides what is in it; the fork is charged for all the same, and what the child writes takes ' +
         'as much memory as copies would. To populate for writing in the child copies everything in one call, in which ' +
-        'the faults are taken; to populate for reading changes nothing, since all is there.',
+        'the faults are taken; to populate for reading changes nothing, since all is there. Nor does MERGEABLE: it only lets ksmd ' +
+        'merge pages later, if that runs.',
     };
   },
 });

@@ -32,7 +32,7 @@ function differingPages(expected: StateRuns, measured: StateRuns): number {
 
 function sameVma(a: Vma, b: Vma): boolean {
   const keys = ['first', 'pages', 'protection', 'accounted', 'dontfork', 'wipeonfork'] as const;
-  return keys.every((key) => a[key] === b[key]);
+  return keys.every((key) => a[key] === b[key]) && (a.mergeable ?? false) === (b.mergeable ?? false);
 }
 
 function differingVmas(expected: readonly Vma[], measured: readonly Vma[]): number {

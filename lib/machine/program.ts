@@ -44,6 +44,8 @@ const ADVICE = [
   'dofork',
   'wipeonfork',
   'keeponfork',
+  'mergeable',
+  'unmergeable',
   'dontneed',
   'populate-read',
   'populate-write',

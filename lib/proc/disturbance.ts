@@ -16,6 +16,13 @@ const DISTURBING_HUGE_PAGES: Record<string, string> = {
   thp_split_page: 'a huge page was taken apart',
 };
 
+/** Counters whose growth means that pages of mergeable memory may be shared with others. */
+const DISTURBING_MERGEABLE: Record<string, string> = {
+  ksm_pages_sharing: 'KSM merged pages',
+  ksm_full_scans: 'KSM went through all mergeable memory',
+  cow_ksm: 'pages that KSM had merged were copied',
+};
+
 /** File pages that were read again after they had been reclaimed [mm/workingset.c: workingset_refault]; before 5.9 one for all. */
 const REFAULTS = ['workingset_refault_file', 'workingset_refault'];
 
@@ -30,16 +37,22 @@ export interface OwnActivity {
   majorFaults?: number;
   /** Some of our regions have huge pages. */
   hasHugePages?: boolean;
+  /** Some of our memory was given MADV_MERGEABLE. */
+  hasMergeable?: boolean;
 }
 
 /** What happened between two readings, a phrase each; nothing for a quiet machine. */
 export function disturbances(
   before: Vmstat,
   after: Vmstat,
-  { meant = {}, majorFaults = 0, hasHugePages = false }: OwnActivity = {},
+  { meant = {}, majorFaults = 0, hasHugePages = false, hasMergeable = false }: OwnActivity = {},
 ): string[] {
   const growth = (counter: string): number => (after[counter] ?? 0) - (before[counter] ?? 0) - (meant[counter] ?? 0);
-  const disturbing = hasHugePages ? { ...DISTURBING, ...DISTURBING_HUGE_PAGES } : DISTURBING;
+  const disturbing = {
+    ...DISTURBING,
+    ...(hasHugePages ? DISTURBING_HUGE_PAGES : {}),
+    ...(hasMergeable ? DISTURBING_MERGEABLE : {}),
+  };
   const found = Object.entries(disturbing).flatMap(([counter, phrase]) =>
     growth(counter) > 0 ? [`${phrase} (${counter} +${String(growth(counter))})`] : [],
   );

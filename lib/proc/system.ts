@@ -69,6 +69,8 @@ export interface KsmState {
   run: number;
   pagesShared: number | undefined;
   pagesSharing: number | undefined;
+  /** How often ksmd has gone through all mergeable memory. */
+  fullScans: number | undefined;
 }
 
 export function readKsm(sysRoot: string = SYS_ROOT): KsmState | undefined {
@@ -79,6 +81,7 @@ export function readKsm(sysRoot: string = SYS_ROOT): KsmState | undefined {
     run,
     pagesShared: readNumberIfThere(join(root, 'pages_shared')),
     pagesSharing: readNumberIfThere(join(root, 'pages_sharing')),
+    fullScans: readNumberIfThere(join(root, 'full_scans')),
   };
 }
 

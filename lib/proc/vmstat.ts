@@ -1,5 +1,6 @@
 /** /proc/vmstat [mm/vmstat.c: vmstat_text]: counters of the whole system, most of them in pages or events. */
 import { join } from 'node:path';
+import { readKsm } from './system.js';
 import { PROC_ROOT, ProcFormatError, linesOf, readHostFile } from './read.js';
 
 /** Counters under the kernel's names; which there are depends on the kernel. */
@@ -18,6 +19,12 @@ export function parseVmstat(text: string, file = 'vmstat'): Vmstat {
     vmstat[line.slice(0, space)] = value;
   });
   return vmstat;
+}
+
+/** The counters that {@link disturbances} looks at: vmstat's, and those that KSM keeps in /sys, as ksm_pages_sharing. */
+export function readActivity(procRoot?: string, sysRoot?: string): Vmstat {
+  const { pagesSharing = 0, fullScans = 0 } = readKsm(sysRoot) ?? {};
+  return { ...readVmstat(procRoot), ksm_pages_sharing: pagesSharing, ksm_full_scans: fullScans };
 }
 
 /** @throws SystemError when /proc is not there. */

@@ -52,6 +52,10 @@ export const HostFactsSchema = Type.Object({
   reclaimsTables: Type.Optional(Type.Boolean()),
   /** Absent: this kernel has no hugetlb memory. */
   hugetlbPool: Type.Optional(HugetlbPoolSchema),
+  /** madvise(2) knows MADV_MERGEABLE (CONFIG_KSM). Absent: yes. */
+  hasKsm: Type.Optional(Type.Boolean()),
+  /** ksmd merges pages of mergeable memory, or may do so unseen (/sys/kernel/mm/ksm/run). Absent: no. */
+  ksmRuns: Type.Optional(Type.Boolean()),
   thpEnabled: Type.String(),
   shmemThpEnabled: Type.String(),
   /** Lengths of the accounted, forkable VMAs of the root before it maps anything, in address order. */

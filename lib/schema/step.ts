@@ -27,6 +27,8 @@ export const AdviceSchema = Type.Union([
   Type.Literal('dofork'),
   Type.Literal('wipeonfork'),
   Type.Literal('keeponfork'),
+  Type.Literal('mergeable'),
+  Type.Literal('unmergeable'),
   Type.Literal('dontneed'),
   Type.Literal('populate-read'),
   Type.Literal('populate-write'),
@@ -125,6 +127,8 @@ export const VmaSchema = Type.Object({
   dontfork: Type.Boolean(),
   /** smaps `wf`. */
   wipeonfork: Type.Boolean(),
+  /** smaps `mg`. Absent: no. */
+  mergeable: Type.Optional(Type.Boolean()),
 });
 export type Vma = Type.Static<typeof VmaSchema>;
 

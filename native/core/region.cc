@@ -116,6 +116,8 @@ bool is_known_advice(int advice) {
     case MADV_DONTNEED:
     case MADV_DONTFORK:
     case MADV_DOFORK:
+    case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE:
     case MADV_WIPEONFORK:
     case MADV_KEEPONFORK:
     case MADV_POPULATE_READ:

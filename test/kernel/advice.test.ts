@@ -21,7 +21,7 @@ describe('advice', () => {
       const result = await run(size);
       expect(result.reason).toMatch(/checks agree/);
       expect(result.verdict).toBe('pass');
-      expect(result.checks.filter(({ basis }) => basis === 'anchor')).toHaveLength(5 * 5);
+      expect(result.checks.filter(({ basis }) => basis === 'anchor')).toHaveLength(6 * 5);
       expect([...Value.Errors(ResultSchema, JSON.parse(JSON.stringify(result)))]).toEqual([]);
     },
   );
@@ -32,6 +32,7 @@ describe('advice', () => {
       ['none', '300', '300', '0', '300', '1.17 MiB'],
       ['DONTFORK', '0', '0', '0', '0', '0 B'],
       ['WIPEONFORK', '300', '0', '0', '300', '1.17 MiB'],
+      ['MERGEABLE', '300', '300', '0', '300', '1.17 MiB'],
       ['child: POPULATE_READ', '300', '300', '0', '300', '1.17 MiB'],
       ['child: POPULATE_WRITE', '300', '300', '300', '0', '1.17 MiB'],
     ]);

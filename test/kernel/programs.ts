@@ -41,6 +41,8 @@ const ADVICE: Advice[] = [
   'dofork',
   'wipeonfork',
   'keeponfork',
+  'mergeable',
+  'unmergeable',
   'dontneed',
   'dontneed',
   'populate-read',

@@ -69,6 +69,7 @@ describe('VMAs', () => {
     accounted: true,
     dontfork: false,
     wipeonfork: false,
+    mergeable: false,
     anonVma: undefined,
   };
   const shape = (vmas: readonly Vma[]) => vmas.map(({ first, pages, protection }) => [first, pages, protection]);

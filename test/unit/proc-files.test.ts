@@ -257,7 +257,7 @@ describe('the settings', () => {
       pmdSizeBytes: 2097152,
       sizes: { '64': 'never' },
     });
-    expect(readKsm(root)).toEqual({ run: 1, pagesShared: 61, pagesSharing: 62 });
+    expect(readKsm(root)).toEqual({ run: 1, pagesShared: 61, pagesSharing: 62, fullScans: undefined });
     expect(readHugetlb(root).map(({ sizeKb, total, free }) => [sizeKb, total, free])).toEqual([
       [2048, 64, 65],
       [1048576, 63, undefined],

@@ -38,6 +38,7 @@ export class LinuxBackend implements Backend {
   #factsNow: HostFacts;
   #majorFaults = 0;
   #hasHugePages = false;
+  #hasMergeable = false;
   readonly #seesFrames = seesFrames();
 
   private constructor(root: ForkedProcess, facts: HostFacts, changes?: SystemChanges, cgroup?: LimitedCgroup) {
@@ -107,6 +108,11 @@ export class LinuxBackend implements Backend {
     return this.#hasHugePages;
   }
 
+  /** Whether any memory was given MADV_MERGEABLE. */
+  get hasMergeable(): boolean {
+    return this.#hasMergeable;
+  }
+
   async close(): Promise<void> {
     for (const object of this.#objects.values()) object.close();
     // Children before their parents, so that each is waited for by its own.
@@ -158,6 +164,7 @@ export class LinuxBackend implements Backend {
       }
       case 'advise': {
         const { process, region } = this.#target(step);
+        this.#hasMergeable ||= step.advice === 'mergeable';
         return this.#measured(await process.advise(region, step.advice, step));
       }
       case 'grow': {

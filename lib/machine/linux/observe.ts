@@ -100,6 +100,7 @@ function describeVma(vma: SmapsVma, start: bigint, pageSize: number): Vma {
     accounted: vma.vmFlags.includes('ac'),
     dontfork: vma.vmFlags.includes('dc'),
     wipeonfork: vma.vmFlags.includes('wf'),
+    ...(vma.vmFlags.includes('mg') ? { mergeable: true } : {}),
   };
 }
 

@@ -2,7 +2,7 @@
 import { LimitedCgroup, planCgroup, requireSomePlace } from '../../api/limited-cgroup.js';
 import { SystemChanges } from '../../api/system-changes.js';
 import { disturbances } from '../../proc/disturbance.js';
-import { readVmstat } from '../../proc/vmstat.js';
+import { readActivity } from '../../proc/vmstat.js';
 import type { Machine, SystemChange } from '../machine.js';
 import { ProgramMachine } from '../program.js';
 import { LinuxBackend } from './backend.js';
@@ -15,7 +15,7 @@ export interface WatchedMachine extends Machine {
 }
 
 class LinuxMachine extends ProgramMachine implements WatchedMachine {
-  readonly #before = readVmstat();
+  readonly #before = readActivity();
   readonly #linux: LinuxBackend;
 
   constructor(backend: LinuxBackend) {
@@ -24,8 +24,9 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
   }
 
   disturbances(): string[] {
-    const { oomKills, majorFaults, hasHugePages } = this.#linux;
-    return disturbances(this.#before, readVmstat(), { meant: { oom_kill: oomKills }, majorFaults, hasHugePages });
+    const { oomKills, majorFaults, hasHugePages, hasMergeable } = this.#linux;
+    const own = { meant: { oom_kill: oomKills }, majorFaults, hasHugePages, hasMergeable };
+    return disturbances(this.#before, readActivity(), own);
   }
 
   pidOf(process: { name: string }): number {

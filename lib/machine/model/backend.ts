@@ -8,6 +8,7 @@ import { committedPages, doubtAfterTouching, setOvercommit } from './commit.js';
 import { fork } from './fork.js';
 import { accessHugetlb, mapHugetlb, requireModelled, setHugetlb } from './hugetlb.js';
 import { kernelRules } from './kernel-rules.js';
+import { doubtingFaults } from './ksm.js';
 import { createObject, grow, map, unmap, writeObject } from './map.js';
 import type { Mutation } from './mutation.js';
 import { observe } from './observe.js';
@@ -176,11 +177,15 @@ export class ModelBackend implements Backend {
       case 'write':
       case 'read':
         if (mapping.hugetlb) return accessHugetlb(world, process, mapping, step.op, step.selection);
-        return this.watchingCharge(process, () => access(world, process, mapping, step.op, step.selection));
+        return this.watchingCharge(process, () =>
+          doubtingFaults(mapping, () => access(world, process, mapping, step.op, step.selection)),
+        );
       case 'protect':
         return protect(world, process, mapping, step, step.protection, recorded);
       case 'advise':
-        return this.watchingCharge(process, () => advise(world, mapping, step, step.advice));
+        return this.watchingCharge(process, () =>
+          doubtingFaults(mapping, () => advise(world, mapping, step, step.advice)),
+        );
       case 'grow':
         return grow(world, process, mapping, step, recorded);
       case 'unmap':

@@ -54,6 +54,7 @@ function forkVma(world: World, vma: Vma): Vma {
   return {
     ...vma,
     wipeonfork: vma.wipeonfork && world.mutation !== 'wipeonfork-is-not-inherited',
+    mergeable: vma.mergeable && world.mutation !== 'mergeable-is-not-inherited',
     // anon_vma_fork() makes an anon_vma for each VMA; a wiped one "gets a clean slate".
     anonVma: vma.anonVma && !vma.wipeonfork ? { inherited: true } : undefined,
   };

@@ -23,6 +23,8 @@ export class Lineage {
   readonly mappings = new Set<number>();
   /** Some entry may be stale; without it nobody need look for them. */
   hasStale = false;
+  /** Some of its pages may have been merged with others while ksmd runs; from then on nobody knows which. */
+  mayBeMerged = false;
   private nextMapping = 0;
 
   /**

@@ -47,6 +47,7 @@ export function map(world: World, process: ModelProcess, step: StepOf<'map'>, re
         accounted,
         dontfork: false,
         wipeonfork: false,
+        mergeable: false,
         anonVma: undefined,
       },
     ],

@@ -21,6 +21,10 @@ export const mutations = [
   /** madvise(MADV_DONTNEED) forgets the anon_vma. */
   'dontneed-clears-av',
   'wipeonfork-is-not-inherited',
+  /** Fork clears VM_MERGEABLE. */
+  'mergeable-is-not-inherited',
+  /** madvise(MADV_MERGEABLE) takes shared mappings too. */
+  'shared-memory-is-mergeable',
 ] as const;
 
 /** Wrong rules about transparent huge pages. */

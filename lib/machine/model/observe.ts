@@ -4,6 +4,7 @@ import type { PageRun } from '../../schema/selection.js';
 import type { Observation, PageState, RegionObservation, StateRuns, Vma as VmaSeen } from '../../schema/step.js';
 import { CACHE, type Configuration, mapCount, pteOf, ZERO } from './configuration.js';
 import { hiddenParts, hugePages } from './huge.js';
+import { doubtCounts, doubtFigures, doubtFrames, doubtStates } from './ksm.js';
 import { type Mapping, toObject, type World } from './process.js';
 import { endOf, type Vma } from './vma.js';
 
@@ -31,15 +32,15 @@ function framesOfRegions(world: World): Record<string, Figure> {
 }
 
 /** @param mappings Of one region, all of the same memory object. */
-function countFrames(mappings: readonly Mapping[]): number {
+function countFrames(mappings: readonly Mapping[]): Figure {
   const ids = new Set(mappings.map(({ id }) => id));
-  const [lineage] = mappings.map((mapping) => mapping.lineage);
-  return (
-    lineage?.sumPages(
-      ({ ptes }) =>
-        new Set(ptes.flatMap(({ mapping, frame }) => (ids.has(mapping) && frame !== ZERO ? [frame] : []))).size,
-    ) ?? 0
+  const [first] = mappings;
+  if (!first) return 0;
+  const frames = first.lineage.sumPages(
+    ({ ptes }) =>
+      new Set(ptes.flatMap(({ mapping, frame }) => (ids.has(mapping) && frame !== ZERO ? [frame] : []))).size,
   );
+  return doubtFrames(first, frames);
 }
 
 function observeRegion(world: World, mapping: Mapping): RegionObservation {
@@ -69,9 +70,9 @@ function observeRegion(world: World, mapping: Mapping): RegionObservation {
   return {
     region: mapping.region,
     pages: mapping.pages,
-    states: states.finish(),
-    counts: { ...counts, 'not-present': mapping.pages - present },
-    smapsKb: sumOverVmas(perVma),
+    states: doubtStates(mapping, states.finish()),
+    counts: doubtCounts(mapping, { ...counts, 'not-present': mapping.pages - present }),
+    smapsKb: doubtFigures(mapping, sumOverVmas(perVma)),
     vmas: mapping.vmas.map(seen),
   };
 }
@@ -215,7 +216,7 @@ function smapsOf(world: World, mapping: Mapping, vma: Vma, tally: Tally): Record
   };
 }
 
-/** Zero, unless it was counted, for private anonymous and page-cache memory without swap, mlock, KSM and MADV_FREE. */
+/** Zero, unless it was counted, for private anonymous and page-cache memory without swap, mlock, ksmd and MADV_FREE. */
 const ALWAYS_ZERO = [
   'KSM',
   'LazyFree',

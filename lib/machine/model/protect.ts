@@ -3,6 +3,7 @@ import type { PageRun } from '../../schema/selection.js';
 import type { Advice, Outcome, Protection } from '../../schema/step.js';
 import { charge, type Admitted } from './commit.js';
 import { protectBlocks, splitEdges, zapBlocks } from './huge.js';
+import { becomeMergeable } from './ksm.js';
 import { advisePopulate } from './populate.js';
 import { failed, type Mapping, type ModelProcess, toObject, type World, zapRange } from './process.js';
 import { protectPte } from './transitions.js';
@@ -71,6 +72,9 @@ export function advise(world: World, mapping: Mapping, range: PageRun, advice: A
       return adviseFlags(world, mapping, range, { wipeonfork: true });
     case 'keeponfork':
       return adviseFlags(world, mapping, range, { wipeonfork: false });
+    case 'mergeable':
+    case 'unmergeable':
+      return adviseMerging(world, mapping, range, advice);
     case 'dontneed':
       return dontneed(world, mapping, range);
     case 'populate-read':
@@ -90,6 +94,16 @@ function adviseFlags(world: World, mapping: Mapping, range: PageRun, flags: Part
     modifyFlags(mapping.vmas, vma, part, flags, world.rules);
   });
   return NO_FAULTS;
+}
+
+/** ksm_madvise(): shared memory is passed over, and the call succeeds all the same [vma_ksm_compatible]. */
+function adviseMerging(world: World, mapping: Mapping, range: PageRun, advice: 'mergeable' | 'unmergeable'): Outcome {
+  // madvise_behavior_valid(): a kernel without KSM does not know the advice.
+  if (world.facts.hasKsm === false) return failed('EINVAL', 'madvise', 'this kernel has no KSM');
+  if (mapping.shared && world.mutation !== 'shared-memory-is-mergeable') return NO_FAULTS;
+  const mergeable = advice === 'mergeable';
+  if (mergeable) becomeMergeable(world, mapping);
+  return adviseFlags(world, mapping, range, { mergeable });
 }
 
 /** madvise_dontneed_single_vma(): page table entries go, the anon_vma stays. */

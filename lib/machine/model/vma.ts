@@ -20,6 +20,8 @@ export interface VmaFlags {
   /** VM_DONTCOPY. */
   dontfork: boolean;
   wipeonfork: boolean;
+  /** VM_MERGEABLE. */
+  mergeable: boolean;
 }
 
 export interface Vma extends VmaFlags {
@@ -58,7 +60,8 @@ export function sameFlags(a: VmaFlags, b: VmaFlags): boolean {
 }
 
 function sameFlagsButAccess(a: VmaFlags, b: VmaFlags): boolean {
-  return a.accounted === b.accounted && a.dontfork === b.dontfork && a.wipeonfork === b.wipeonfork;
+  const keys = ['accounted', 'dontfork', 'wipeonfork', 'mergeable'] as const;
+  return keys.every((key) => a[key] === b[key]);
 }
 
 /** is_mergeable_anon_vma(). */
