@@ -77,8 +77,9 @@ function observeRegion(world: World, mapping: Mapping): RegionObservation {
   };
 }
 
-function seen({ first, pages, protection, accounted, dontfork, wipeonfork }: Vma): VmaSeen {
-  return { first, pages, protection, accounted, dontfork, wipeonfork };
+function seen({ first, pages, protection, accounted, dontfork, wipeonfork, mergeable }: Vma): VmaSeen {
+  const flags = { accounted, dontfork, wipeonfork, ...(mergeable ? { mergeable } : {}) };
+  return { first, pages, protection, ...flags };
 }
 
 /** A page of one configuration as one mapping sees it. */
