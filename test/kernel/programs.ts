@@ -36,18 +36,16 @@ const LENGTHS = [1, 2, 15, 16, 17, 33, 40, 100, 511, 513, 600];
 const HUGE = 512;
 /** Whole huge pages, and some that are not whole. */
 const HUGE_LENGTHS = [511, 512, 513, 700, 1024, 1100, 1536];
-const ADVICE: Advice[] = [
+const ADVICE: Advice[] = (['mergeable', 'unmergeable'] as const).flatMap((merging) => [
   'dontfork',
   'dofork',
   'wipeonfork',
   'keeponfork',
-  'mergeable',
-  'unmergeable',
   'dontneed',
-  'dontneed',
+  merging,
   'populate-read',
   'populate-write',
-];
+]);
 /** Mostly whole and writable: a program that dies at once tests little. */
 const PROTECTIONS: Protection[] = ['rw', 'rw', 'rw', 'rw', 'rw', 'r', 'r', 'none'];
 
