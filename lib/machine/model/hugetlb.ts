@@ -41,7 +41,16 @@ export function mapHugetlb(world: World, process: ModelProcess, step: StepOf<'ma
   const lineage = new Lineage(shared ? 'shared-hugetlb' : 'private-hugetlb', shared ? pages : Infinity, false);
   world.lineages.add(lineage);
   // accountable_mapping(): "hugetlbfs does its own accounting".
-  const vma = { first: 0, pages, protection, accounted: false, dontfork: false, wipeonfork: false, anonVma: undefined };
+  const vma = {
+    first: 0,
+    pages,
+    protection,
+    accounted: false,
+    dontfork: false,
+    wipeonfork: false,
+    mergeable: false,
+    anonVma: undefined,
+  };
   const mapping: Mapping = {
     id: lineage.addMapping(),
     shared,
