@@ -10,6 +10,8 @@ export interface Anchor {
   forbidsZeroPage?: boolean;
   /** It needs transparent huge pages. */
   hugePages?: true;
+  /** It needs a kernel with KSM. */
+  ksm?: true;
   run: (machine: Machine) => Promise<void>;
 }
 

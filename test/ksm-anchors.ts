@@ -6,6 +6,7 @@ import type { Anchor } from './anchor.js';
 export const ksmAnchors: Anchor[] = [
   {
     name: 'MADV_MERGEABLE splits a VMA, is inherited by fork, and is taken back by MADV_UNMERGEABLE',
+    ksm: true,
     async run(machine) {
       const { root } = machine;
       const region = await root.map({ pages: 10 });
@@ -26,6 +27,7 @@ export const ksmAnchors: Anchor[] = [
   },
   {
     name: 'MADV_MERGEABLE is not for shared memory, and says nothing of it',
+    ksm: true,
     async run(machine) {
       const { root } = machine;
       const region = await root.map({ pages: 4, sharing: 'shared' });

@@ -35,7 +35,12 @@ const ADVICE = {
   write: { title: 'child: POPULATE_WRITE', parent: undefined, child: 'populate-write' },
 } as const;
 type Kind = keyof typeof ADVICE;
-const KINDS = Object.keys(ADVICE) as Kind[];
+
+/** A kernel without KSM does not know the advice. */
+function kindsFor({ hasKsm }: HostFacts): Kind[] {
+  const kinds = Object.keys(ADVICE) as Kind[];
+  return hasKsm === false ? kinds.filter((kind) => kind !== 'mergeable') : kinds;
+}
 
 /** Names of figures, and their units. */
 const WHAT = {
@@ -89,7 +94,7 @@ async function tryAdvice({ machine, params: values, progress, sample }: Context,
 
 async function program(context: Context): Promise<Findings> {
   const all: [Kind, Measured][] = [];
-  for (const kind of KINDS) all.push([kind, await tryAdvice(context, kind)]);
+  for (const kind of kindsFor(context.machine.facts)) all.push([kind, await tryAdvice(context, kind)]);
   return {
     figures: all.flatMap(([kind, measured]) =>
       MEASURES.map((what): NamedFigure => {
@@ -115,8 +120,18 @@ async function program(context: Context): Promise<Findings> {
     notes: [
       'The parent has written all before the fork, and the child writes all after it. Charged: pages that the fork adds to the commit charge. Child has: pages with an entry in its page tables right ' +
         'after the fork. Populating, writing: minor faults. Taken: growth of the sum of Pss since before the fork.',
+      ...ksmNotes(context.machine.facts),
     ],
   };
+}
+
+function ksmNotes({ hasKsm, ksmRuns }: HostFacts): string[] {
+  if (hasKsm === false) return ['MERGEABLE is left out: this kernel has no KSM (CONFIG_KSM).'];
+  if (!ksmRuns) return [];
+  return [
+    'ksmd runs (/sys/kernel/mm/ksm/run is 1), so nobody knows when pages of MERGEABLE are merged: its figures are not ' +
+      'judged, and a run during which ksmd merges or copies is inconclusive.',
+  ];
 }
 
 /** What one can say beforehand, for so many pages. */
@@ -127,7 +142,7 @@ function expectedByHand(pages: number, pageKb: number): Record<Kind, Record<keyo
     dontfork: { charged: 0, has: 0, populated: 0, faults: 0, taken: 0 },
     // It has no pages, and gets as many new ones, of zeros, as it would have copied.
     wipeonfork: { ...copied, has: 0 },
-    // Nothing merges unless ksmd runs, and then what a fork shares is merged already.
+    // Nothing merges unless ksmd runs.
     mergeable: copied,
     // All that is there can be read.
     read: copied,
@@ -135,9 +150,10 @@ function expectedByHand(pages: number, pageKb: number): Record<Kind, Record<keyo
   };
 }
 
-function checkByHand(findings: Findings, { size }: Params, { pageSizeBytes }: HostFacts): Check[] {
-  const expected = expectedByHand(size / pageSizeBytes, pageSizeBytes / 1024);
-  return KINDS.flatMap((kind) =>
+function checkByHand(findings: Findings, { size }: Params, facts: HostFacts): Check[] {
+  const expected = expectedByHand(size / facts.pageSizeBytes, facts.pageSizeBytes / 1024);
+  const known = kindsFor(facts).filter((kind) => kind !== 'mergeable' || !facts.ksmRuns);
+  return known.flatMap((kind) =>
     MEASURES.map((what) => {
       const name = nameOf(kind, what);
       // Of a page that two map each has half, which is a whole kB: these sums of Pss lose nothing to rounding.
@@ -167,7 +183,7 @@ export const advice = defineExperiment({
     return Promise.resolve({ figures: [], tables: [], plots: [], notes: [], checks });
   },
 
-  conclude(_findings, agreed, { size }) {
+  conclude(_findings, agreed, { size }, { hasKsm }) {
     if (!agreed) return { outcome: 'undecided', inShort: 'Prediction and measurement differ; see the checks.' };
     const all = formatBytes(size);
     return {
@@ -176,8 +192,8 @@ export const advice = defineExperiment({
         `But only DONTFORK spares the fork anything: nothing of ${all} is charged, and the child does not have the ` +
         'mapping. WIPEONFORK hides what is in it; the fork is charged for all the same, and what the child writes takes ' +
         'as much memory as copies would. To populate for writing in the child copies everything in one call, in which ' +
-        'the faults are taken; to populate for reading changes nothing, since all is there. Nor does MERGEABLE: it only lets ksmd ' +
-        'merge pages later, if that runs.',
+        'the faults are taken; to populate for reading changes nothing, since all is there.' +
+        (hasKsm === false ? '' : ' Nor does MERGEABLE: it only lets ksmd merge pages later, if that runs.'),
     };
   },
 });

@@ -19,6 +19,7 @@ const DISTURBING_HUGE_PAGES: Record<string, string> = {
 /** Counters whose growth means that pages of mergeable memory may be shared with others. */
 const DISTURBING_MERGEABLE: Record<string, string> = {
   ksm_pages_sharing: 'KSM merged pages',
+  ksm_zero_pages: 'KSM put the zero page in place of pages',
   ksm_full_scans: 'KSM went through all mergeable memory',
   cow_ksm: 'pages that KSM had merged were copied',
 };

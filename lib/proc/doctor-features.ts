@@ -6,7 +6,8 @@ import { BUILD_ADDON, gib } from './doctor-memory.js';
 import { errnoCode } from './read.js';
 import { readSmaps } from './smaps.js';
 import { readSysctls } from './sysctl.js';
-import { isAtLeast, parseKernelRelease, readHugetlb, readKernelOption, readKernelRelease, readKsm } from './system.js';
+import { readKsm } from './ksm.js';
+import { isAtLeast, parseKernelRelease, readHugetlb, readKernelOption, readKernelRelease } from './system.js';
 
 /** The floor of package.json, engines. */
 const NODE_FLOOR = [20, 19] as const;

@@ -1,9 +1,9 @@
 /** The facts of this host that the model needs (schema/facts.ts), read from /proc and /sys. */
-import { existsSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { FeatureUnavailableError } from '../errors.js';
 import type { HostFacts, HugetlbPool } from '../schema/facts.js';
+import { readKsmFacts } from './ksm.js';
 import { commitFigures, computeCommitLimitPages, readMeminfo } from './meminfo.js';
 import { PROC_ROOT, SYS_ROOT, readIfThere, readNumberIfThere } from './read.js';
 import { isChargedAtFork, readSmaps, vmaPages } from './smaps.js';
@@ -15,7 +15,6 @@ import {
   readHugetlb,
   readKernelOption,
   readKernelRelease,
-  readKsm,
   readThpSettings,
 } from './system.js';
 import { readVmstat } from './vmstat.js';
@@ -90,16 +89,6 @@ function ifKnown<Name extends string>(name: Name, value: boolean | undefined): P
   return value === undefined ? {} : ({ [name]: value } as Record<Name, boolean>);
 }
 
-/** Where /sys does not tell whether ksmd runs, it may. */
-function ksmFacts(sysRoot: string, procRoot: string | undefined): Pick<HostFacts, 'hasKsm' | 'ksmRuns'> {
-  const state = readKsm(sysRoot);
-  if (state) return { hasKsm: true, ksmRuns: state.run === 1 };
-  if (existsSync(join(sysRoot, 'kernel/mm')) || readKernelOption('CONFIG_KSM', procRoot) === false) {
-    return { hasKsm: false };
-  }
-  return { ksmRuns: true };
-}
-
 /**
  * Collects the facts of this host, before the first step of a program.
  * What a kernel has not got reads as it behaves without it (THP 'never').
@@ -136,7 +125,7 @@ export function collectHostFacts(input: HostFactsInput): HostFacts {
     ...(input.hugetlbPool === undefined ? {} : { hugetlbPool: input.hugetlbPool }),
     ...ifKnown('hugeZeroPage', thp.usesZeroPage),
     ...ifKnown('reclaimsTables', readKernelOption('CONFIG_PT_RECLAIM', procRoot)),
-    ...ksmFacts(sysRoot, procRoot),
+    ...readKsmFacts(sysRoot, procRoot),
     thpEnabled: thp.enabled ?? 'never',
     shmemThpEnabled: thp.shmemEnabled ?? 'never',
     rootAccountedVmas: readSmaps(input.rootPid, procRoot)

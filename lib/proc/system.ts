@@ -63,28 +63,6 @@ export function readThpSettings(sysRoot: string = SYS_ROOT): ThpSettings {
   };
 }
 
-/** Kernel samepage merging [Documentation/admin-guide/mm/ksm.rst]; undefined on a kernel without it. */
-export interface KsmState {
-  /** 0 stopped, 1 running, 2 stopped and everything unmerged. */
-  run: number;
-  pagesShared: number | undefined;
-  pagesSharing: number | undefined;
-  /** How often ksmd has gone through all mergeable memory. */
-  fullScans: number | undefined;
-}
-
-export function readKsm(sysRoot: string = SYS_ROOT): KsmState | undefined {
-  const root = join(sysRoot, 'kernel/mm/ksm');
-  const run = readNumberIfThere(join(root, 'run'));
-  if (run === undefined) return undefined;
-  return {
-    run,
-    pagesShared: readNumberIfThere(join(root, 'pages_shared')),
-    pagesSharing: readNumberIfThere(join(root, 'pages_sharing')),
-    fullScans: readNumberIfThere(join(root, 'full_scans')),
-  };
-}
-
 /** One size of hugetlb pages [Documentation/admin-guide/mm/hugetlbpage.rst]. */
 export interface HugetlbPool {
   sizeKb: number;

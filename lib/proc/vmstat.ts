@@ -1,6 +1,6 @@
 /** /proc/vmstat [mm/vmstat.c: vmstat_text]: counters of the whole system, most of them in pages or events. */
 import { join } from 'node:path';
-import { readKsm } from './system.js';
+import { readKsm } from './ksm.js';
 import { PROC_ROOT, ProcFormatError, linesOf, readHostFile } from './read.js';
 
 /** Counters under the kernel's names; which there are depends on the kernel. */
@@ -23,8 +23,9 @@ export function parseVmstat(text: string, file = 'vmstat'): Vmstat {
 
 /** The counters that {@link disturbances} looks at: vmstat's, and those that KSM keeps in /sys, as ksm_pages_sharing. */
 export function readActivity(procRoot?: string, sysRoot?: string): Vmstat {
-  const { pagesSharing = 0, fullScans = 0 } = readKsm(sysRoot) ?? {};
-  return { ...readVmstat(procRoot), ksm_pages_sharing: pagesSharing, ksm_full_scans: fullScans };
+  const { pagesSharing = 0, zeroPages = 0, fullScans = 0 } = readKsm(sysRoot) ?? {};
+  const ksm = { ksm_pages_sharing: pagesSharing, ksm_zero_pages: zeroPages, ksm_full_scans: fullScans };
+  return { ...readVmstat(procRoot), ...ksm };
 }
 
 /** @throws SystemError when /proc is not there. */

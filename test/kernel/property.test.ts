@@ -15,6 +15,9 @@ const PROGRAMS = Number(process.env['COWLAB_PROGRAMS'] ?? 600);
 /** Wrong rules that differ from the right ones only where reads map the zero page. */
 const ABOUT_ZERO_PAGES = new Set<Mutation>(['av-set-by-reads', 'zero-page-counts-in-rss']);
 
+/** Wrong rules about advice that not every kernel knows. */
+const ABOUT_KSM = new Set<Mutation>(['mergeable-is-not-inherited', 'shared-memory-is-mergeable']);
+
 /** What the kernel did, for the comparisons with wrong models. */
 const recorded: Awaited<ReturnType<typeof runOnKernel>>[] = [];
 
@@ -79,6 +82,7 @@ if (process.env['COWLAB_SOAK'] === '1') {
     test.for(mutations)('%s', async (mutation, { skip }) => {
       const forbidsZeroPage = recorded[0]?.facts.forbidsZeroPage === true;
       if (forbidsZeroPage && ABOUT_ZERO_PAGES.has(mutation)) skip('this kernel forbids the zero page');
+      if (recorded[0]?.facts.hasKsm === false && ABOUT_KSM.has(mutation)) skip('this kernel has no KSM');
       for (const run of recorded) {
         if ((await mismatchesOf(run, { mutation })).length > 0) return;
       }

@@ -16,9 +16,9 @@ import {
   parseCpuList,
   parseKernelRelease,
   readHugetlb,
-  readKsm,
   readThpSettings,
 } from '../../lib/proc/system.js';
+import { readKsm, readKsmFacts } from '../../lib/proc/ksm.js';
 import { parseVmstat } from '../../lib/proc/vmstat.js';
 
 let root: string;
@@ -247,6 +247,8 @@ describe('the settings', () => {
     put(`${mm}/ksm/run`, '1\n');
     put(`${mm}/ksm/pages_shared`, '61\n');
     put(`${mm}/ksm/pages_sharing`, '62\n');
+    put(`${mm}/ksm/ksm_zero_pages`, '66\n');
+    put(`${mm}/ksm/full_scans`, '67\n');
     put(`${mm}/hugepages/hugepages-1048576kB/nr_hugepages`, '63\n');
     put(`${mm}/hugepages/hugepages-2048kB/nr_hugepages`, '64\n');
     put(`${mm}/hugepages/hugepages-2048kB/free_hugepages`, '65\n');
@@ -257,10 +259,26 @@ describe('the settings', () => {
       pmdSizeBytes: 2097152,
       sizes: { '64': 'never' },
     });
-    expect(readKsm(root)).toEqual({ run: 1, pagesShared: 61, pagesSharing: 62, fullScans: undefined });
+    expect(readKsm(root)).toEqual({ run: 1, pagesShared: 61, pagesSharing: 62, zeroPages: 66, fullScans: 67 });
     expect(readHugetlb(root).map(({ sizeKb, total, free }) => [sizeKb, total, free])).toEqual([
       [2048, 64, 65],
       [1048576, 63, undefined],
+    ]);
+  });
+
+  it('whether there is KSM, and whether ksmd runs, is told apart from what /sys does not show', () => {
+    const nothing = readKsmFacts(root, root);
+    expect(nothing, 'no /sys').toEqual({ ksmRuns: true });
+    put('kernel/mm/transparent_hugepage/enabled', 'always [madvise] never\n');
+    expect(readKsmFacts(root, root)).toEqual({ hasKsm: false });
+    const facts = ['0', '1', '2'].map((run) => {
+      put('kernel/mm/ksm/run', `${run}\n`);
+      return readKsmFacts(root, root);
+    });
+    expect(facts.map(({ hasKsm, ksmRuns }) => [hasKsm, ksmRuns])).toEqual([
+      [true, false],
+      [true, true],
+      [true, false],
     ]);
   });
 

@@ -46,6 +46,19 @@ describe('the verdict', () => {
     expect(disturbances({ oom_kill: 1 }, { oom_kill: 2 }, { meant: { oom_kill: 1 } })).toEqual([]);
   });
 
+  test('what KSM does disturbs whoever has mergeable memory, and nobody else', () => {
+    const before = { ksm_pages_sharing: 7, ksm_zero_pages: 1, ksm_full_scans: 3, cow_ksm: 2 };
+    const after = { ksm_pages_sharing: 9, ksm_zero_pages: 2, ksm_full_scans: 4, cow_ksm: 3 };
+    expect(disturbances(before, after)).toEqual([]);
+    expect(disturbances(before, after, { hasMergeable: true })).toEqual([
+      'KSM merged pages (ksm_pages_sharing +2)',
+      'KSM put the zero page in place of pages (ksm_zero_pages +1)',
+      'KSM went through all mergeable memory (ksm_full_scans +1)',
+      'pages that KSM had merged were copied (cow_ksm +1)',
+    ]);
+    expect(disturbances(after, before, { hasMergeable: true }), 'what others give up').toEqual([]);
+  });
+
   test('file pages that were reclaimed disturb whoever has read them again, and nobody else', () => {
     const [before, after] = [{ workingset_refault_file: 5 }, { workingset_refault_file: 9 }];
     expect(disturbances(before, after, { majorFaults: 1 })).toEqual([

@@ -66,16 +66,17 @@ export function pidsRefusal(world: World, parent: ModelProcess): Outcome | undef
 }
 
 /** Lineages that members map; a named object is charged to whoever touched a page of it first. */
-function lineagesOf(members: readonly ModelProcess[]): { own: Set<Lineage>; named: boolean } {
+function lineagesOf(members: readonly ModelProcess[]): { own: Set<Lineage>; named: boolean; merged: boolean } {
   const own = new Set<Lineage>();
-  let named = false;
+  let [named, merged] = [false, false];
   for (const { mappings } of members) {
     for (const { lineage } of mappings.values()) {
       own.add(lineage);
       named ||= lineage.kind === 'memfd' || lineage.kind === 'file';
+      merged ||= lineage.mayBeMerged;
     }
   }
-  return { own, named };
+  return { own, named, merged };
 }
 
 /** Pages that are charged for the memory of members. */
@@ -188,14 +189,15 @@ function lookBefore(
   const used = usedBefore(world, members, reading);
   const kernel = kernelPages(world, process, step);
   const frames = framesOf(world, members);
-  const memory = reading ? { memory: { ...reading, usagePages: expectedUsage(world, cgroup, frames) } } : {};
+  const memory = reading ? { memory: { ...reading, usagePages: expectedUsage(world, cgroup, members, frames) } } : {};
   if (!reading || (step.op !== 'read' && step.op !== 'write')) cgroup.last = undefined;
   else cgroup.last = { usagePages: bounds(reading.usagePages).max, frames, kernelPages: kernel };
   return { limit: cgroup.memoryMaxPages ?? Infinity, used, kernel, frames, reading, memory };
 }
 
 /** What should be read now: what was read last, and the pages that have come since. */
-function expectedUsage(world: World, { last }: ModelCgroup, frames: number): Figure {
+function expectedUsage(world: World, { last }: ModelCgroup, members: ModelProcess[], frames: number): Figure {
+  if (lineagesOf(members).merged) return { unknown: WHY_MERGED };
   if (!last) return { unknown: 'how much kernel memory processes and mappings take, no model knows' };
   const stock = STOCK_PAGES * world.facts.cpus;
   const exact = last.usagePages + frames - last.frames;
@@ -245,7 +247,8 @@ class Reckoning {
       const { limit, used, kernel } = this.before;
       const members = livingMembers(this.world, this.cgroup);
       const copies = this.growth();
-      const unsure = lineagesOf(members).named;
+      const { named: unsure, merged } = lineagesOf(members);
+      if (merged) return this.follow(outcome, WHY_MERGED);
       if (used.max + copies + kernel <= limit) return this.outcomeOf(outcome);
       const least = used.min + (unsure ? Math.min(0, copies) : copies) - this.freedKernel;
       if (least <= limit) return this.follow(outcome, unsure ? WHY_NAMED : WHY_USED);
@@ -330,4 +333,5 @@ const WHY_LATE =
   'a second process may be killed before the memory of the first is back: exit_mmap() says that it is done (MMF_OOM_SKIP) ' +
   'before it frees the last pages, and here nothing keeps the one that waits from running in between';
 const WHY_NAMED = 'pages of a memfd or file are charged to the cgroup of whoever touched them first';
+const WHY_MERGED = 'ksmd runs, and how many pages it has merged nobody knows';
 const WHY_COLD = 'code and stack that are used for the first time cost faults too';
