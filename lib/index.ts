@@ -18,6 +18,7 @@ export type { Mapping } from './api/mapping.js';
 export { createMemfd, createTemporaryFile } from './api/file-object.js';
 export type { FileObject } from './api/file-object.js';
 export type { RawMapSpec } from './api/map-spec.js';
+export type { RawAdvice } from './api/command.js';
 
 export { PAGE_STATES, countPages, readPageStates, readPagemap } from './proc/pagemap.js';
 export { FrameSnapshot, readFrames } from './proc/frames.js';

@@ -140,11 +140,14 @@ export interface NativeAddon {
   /** A descriptor that holds the file's lock until its last copy is closed. EAGAIN if another has it. */
   lockFile(path: string): number;
   /**
-   * @param steps In threes: 'write' or 'remove', the path, the value.
+   * @param steps In threes: 'write', 'remove' or 'swapoff', the path, the value.
    * @param into Receives the pid and our end of the socket; once that is closed the steps are carried out.
    */
   startRestorer(lock: number, journalPath: string, journal: string, steps: string[], into: Float64Array): void;
   reapRestorer(pid: number): boolean;
+  swapOn(path: string): void;
+  /** Also where it is not on. */
+  swapOff(path: string): void;
   /** Whether a read of untouched private memory allocates a page, where others map the zero page. */
   forbidsZeroPage(): boolean;
   /**

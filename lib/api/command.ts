@@ -43,9 +43,15 @@ export const ADVICE = {
   unmergeable: 13,
   wipeonfork: 18,
   keeponfork: 19,
+  pageout: 21,
   'populate-read': 22,
   'populate-write': 23,
 } as const;
+
+/** Of the plain API: what a Machine can be advised, and what no model predicts. */
+export type RawAdvice = keyof typeof ADVICE;
+
+export const ADVICE_NAMES = Object.keys(ADVICE) as RawAdvice[];
 
 export const PATTERNS = { sequential: 0, random: 1, stride: 2 } as const;
 

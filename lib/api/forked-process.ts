@@ -16,9 +16,9 @@ import { requireMemory } from '../proc/meminfo.js';
 import { countPages } from '../proc/pagemap.js';
 import { PageSet } from '../schema/page-set.js';
 import { selectionCount } from '../schema/selection.js';
-import type { Advice, ExitStatus, Protection } from '../schema/step.js';
-import { ADVICE, ForkFlag, MapFlag, Op, PROTECTIONS, RestrictFlag, requireWord } from './command.js';
-import type { Command, Reply } from './command.js';
+import type { ExitStatus, Protection } from '../schema/step.js';
+import { ADVICE, ADVICE_NAMES, ForkFlag, MapFlag, Op, PROTECTIONS, RestrictFlag, requireWord } from './command.js';
+import type { Command, RawAdvice, Reply } from './command.js';
 import { Connection, ConnectionEnded } from './connection.js';
 import { ENDING_SIGNALS, decodeStatus } from './exit-status.js';
 import type { EndingSignal } from './exit-status.js';
@@ -212,9 +212,14 @@ export class ForkedProcess {
     await this.#command({ op: Op.protect, ...this.#span(region, range), argument });
   }
 
-  /** madvise(2), measured. */
-  async advise(region: RegionHandle, advice: Advice, range?: PageRange): Promise<AccessReport> {
-    const argument = BigInt(ADVICE[requireOneOf('advice', advice, Object.keys(ADVICE) as Advice[])]);
+  /**
+   * madvise(2), measured. 'pageout' (Linux 5.4) sends pages to swap, if there is some, and is a wish: pages that another
+   * process maps too stay, as do those that wait in another CPU's list of new pages or are still being written from the
+   * last time [mm/madvise.c: madvise_cold_or_pageout_pte_range; mm/vmscan.c: shrink_folio_list].
+   * @throws SystemError (rejects) EINVAL where the kernel refuses the advice for this kind of memory, or does not know it.
+   */
+  async advise(region: RegionHandle, advice: RawAdvice, range?: PageRange): Promise<AccessReport> {
+    const argument = BigInt(ADVICE[requireOneOf('advice', advice, ADVICE_NAMES)]);
     const holding = this.#holding(region);
     const run = requireRange(range, holding.pages);
     if (advice === 'populate-write') requireMemory(Number(bytes(run.pages)), () => this.#heldBytes(region));

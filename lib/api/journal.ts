@@ -7,12 +7,15 @@ import { existsSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from '
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { errnoCode, readHostFile } from '../proc/read.js';
+import { removeSwapFile } from './swap-file.js';
 
 /** In the order in which it is to be carried out. */
 export type RestoreStep =
   | { action: 'write'; path: string; value: string }
   /** Of a cgroup: once its processes have gone. */
-  | { action: 'remove'; path: string };
+  | { action: 'remove'; path: string }
+  /** Of a swap file, which is then removed. */
+  | { action: 'swapoff'; path: string };
 
 export interface Journal {
   version: 1;
@@ -47,6 +50,7 @@ export function readBootId(): string {
 const SETTING = /^\/proc\/sys\/vm\/(overcommit_(memory|ratio|kbytes)|admin_reserve_kbytes|nr_hugepages)$/;
 /** Wherever cgroups are mounted; applyJournal asks whether it is one. */
 const OWN_CGROUP = /^(\/[^/]+)+\/cowlab-[0-9a-f-]+$/;
+const OWN_SWAP = /^(\/[^/]+)+\/cowlab-swap$/;
 const SUBTREE_CONTROL = /^(\/[^/]+)+\/cgroup\.subtree_control$/;
 
 function isStep(value: unknown): value is RestoreStep {
@@ -54,6 +58,7 @@ function isStep(value: unknown): value is RestoreStep {
   const { action, path, value: written } = value as Record<string, unknown>;
   if (typeof path !== 'string' || path.split('/').includes('..')) return false;
   if (action === 'remove') return OWN_CGROUP.test(path);
+  if (action === 'swapoff') return OWN_SWAP.test(path);
   if (action !== 'write' || typeof written !== 'string') return false;
   return SETTING.test(path)
     ? /^\d{1,20}$/.test(written)
@@ -106,9 +111,18 @@ export interface Restored {
   detail: string;
 }
 
+/** A boot has turned swap off, and has left the file. */
+function restoreSwap(step: RestoreStep): Restored {
+  if (!existsSync(step.path)) return { step, result: 'not needed', detail: 'it has gone' };
+  removeSwapFile(step.path);
+  return { step, result: 'done', detail: 'turned off and removed' };
+}
+
 function restoreStep(step: RestoreStep, sameBoot: boolean): Restored {
-  if (!sameBoot) return { step, result: 'not needed', detail: 'the machine has been booted since' };
+  if (!sameBoot && step.action !== 'swapoff')
+    return { step, result: 'not needed', detail: 'the machine has been booted since' };
   try {
+    if (step.action === 'swapoff') return restoreSwap(step);
     if (step.action === 'remove') {
       if (existsSync(step.path) && !existsSync(join(step.path, 'cgroup.procs'))) {
         return { step, result: 'failed', detail: 'it is not a cgroup' };
@@ -130,7 +144,7 @@ function restoreStep(step: RestoreStep, sameBoot: boolean): Restored {
 
 /**
  * Carries a journal out and removes it, unless a step fails. Its lock must be held.
- * Settings under /proc and cgroups do not survive a boot, so after one nothing is left to do.
+ * Settings under /proc and cgroups do not survive a boot, so after one nothing is left to do but to remove a swap file.
  */
 export function applyJournal(directory: string, journal: Journal, bootId = readBootId()): Restored[] {
   const restored = journal.steps.map((step) => restoreStep(step, journal.bootId === bootId));

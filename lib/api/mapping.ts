@@ -10,8 +10,8 @@ import { readSysctl } from '../proc/sysctl.js';
 import { MAX_REGION_PAGES, requireInteger, requireOneOf, requireRange, requireSelection } from '../schema/arguments.js';
 import type { PageChoice, PageRange } from '../schema/arguments.js';
 import { PageSet } from '../schema/page-set.js';
-import type { Advice } from '../schema/step.js';
-import { ADVICE, PATTERNS, requireWord } from './command.js';
+import { ADVICE, ADVICE_NAMES, PATTERNS, requireWord } from './command.js';
+import type { RawAdvice } from './command.js';
 import type { AccessReport } from './forked-process.js';
 import { requireMapSpec } from './map-spec.js';
 import type { RawMapSpec } from './map-spec.js';
@@ -90,11 +90,14 @@ export class Mapping {
     return this.#access(false, choice, 0n);
   }
 
-  /** madvise(2). @throws SystemError EINVAL where the kernel refuses the advice for this kind of memory. */
-  advise(advice: Advice, range?: PageRange): void {
+  /**
+   * madvise(2); 'pageout' as of {@link ForkedProcess.advise}.
+   * @throws SystemError EINVAL where the kernel refuses the advice for this kind of memory, or does not know it.
+   */
+  advise(advice: RawAdvice, range?: PageRange): void {
     this.#requireOpen();
     const { first, pages } = requireRange(range, this.pages);
-    const number = ADVICE[requireOneOf('advice', advice, Object.keys(ADVICE) as Advice[])];
+    const number = ADVICE[requireOneOf('advice', advice, ADVICE_NAMES)];
     if (advice === 'populate-write') requireMemory(pages * native().pageSizeBytes, () => this.#heldBytes());
     this.#native.advise(first, pages, number);
     if (advice === 'dontfork') this.#dontfork.add({ first, pages });

@@ -6,6 +6,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   ftruncateSync,
   mkdirSync,
   readFileSync,
@@ -20,11 +21,13 @@ import { errnoName, native } from '../native.js';
 import { readMeminfo } from '../proc/meminfo.js';
 import { errnoCode } from '../proc/read.js';
 import { readSysctl } from '../proc/sysctl.js';
+import { requireInteger } from '../schema/arguments.js';
 import { formatBytes } from '../schema/units.js';
 import { plannedChanges } from './limited-cgroup.js';
 import type { CgroupPlan } from './limited-cgroup.js';
 import { applyJournal, journalPath, lockPath, readBootId, readJournal, stateDirectory } from './journal.js';
 import type { Journal, Restored, RestoreStep } from './journal.js';
+import { requireSwapRights, swapFilePath, turnSwapOn } from './swap-file.js';
 
 /** vm.overcommit_* and vm.admin_reserve_kbytes; what is left out stays as it is. */
 export interface OvercommitSettings {
@@ -186,6 +189,8 @@ export interface PlannedChanges {
   overcommit?: boolean;
   /** vm.nr_hugepages. */
   hugetlb?: boolean;
+  /** A swap file that will be made, in the state directory. */
+  swap?: boolean;
   /** A cgroup that will be made. */
   cgroup?: CgroupPlan;
   /** What for, for people who meet the lock. */
@@ -195,6 +200,9 @@ export interface PlannedChanges {
 }
 
 const REPORT_BYTES = 16;
+
+/** As long as it takes to make the file, everybody waits. */
+const MAX_SWAP_PAGES = 2 ** 18;
 
 export class SystemChanges {
   readonly #steps: readonly RestoreStep[];
@@ -221,6 +229,7 @@ export class SystemChanges {
     const steps: RestoreStep[] = planned.cgroup ? restoreCgroup(planned.cgroup) : [];
     if (planned.overcommit) for (const name of Object.values(SETTINGS)) requireWritable(settingPath(name));
     if (planned.hugetlb) requireWritable(settingPath(POOL));
+    if (planned.swap) requireSwapRights();
     const lock = takeLock(directory, planned.purpose);
     try {
       if (readJournal(directory)) {
@@ -237,6 +246,8 @@ export class SystemChanges {
       if (planned.hugetlb) {
         steps.unshift({ action: 'write', path: settingPath(POOL), value: String(readSetting(POOL)) });
       }
+      // Last: strict overcommit could refuse the memory to bring its pages back [mm/swapfile.c: swapoff].
+      if (planned.swap) steps.push({ action: 'swapoff', path: swapFilePath(directory) });
       const journal: Journal = {
         version: 1,
         bootId: readBootId(),
@@ -283,6 +294,19 @@ export class SystemChanges {
   }
 
   /**
+   * Makes a swap file of so many pages, one of which is its header's, and turns it on; once a run.
+   * @throws FeatureUnavailableError where there is no room, or the file system of the state directory takes no swap file.
+   * @throws SystemError of swapon(2).
+   */
+  addSwap(pages: number): void {
+    const step = this.#steps.find(({ action }) => action === 'swapoff');
+    if (!step) throw new TypeError('a swap file was not planned');
+    if (this.#restored) throw new TypeError('the settings have been put back');
+    requireInteger('pages', pages, 10, MAX_SWAP_PAGES);
+    turnSwapOn(step.path, pages);
+  }
+
+  /**
    * @throws FeatureUnavailableError for a limit under which this very process would be refused memory.
    * @throws SystemError of write(2), such as EINVAL.
    */
@@ -324,6 +348,7 @@ export class SystemChanges {
       failures.push(`${step?.path ?? 'a setting'}: ${errnoName(Number(reports.readBigUInt64LE(at + 8)))}`);
     }
     for (const step of this.#steps) {
+      if (step.action === 'swapoff' && existsSync(step.path)) failures.push(`${step.path} is still there`);
       if (step.action !== 'write') continue;
       const found = readFileSync(step.path, 'utf8').trim();
       if (!isPutBack(found, step.value)) failures.push(`${step.path} is ${found}, and was ${step.value}`);

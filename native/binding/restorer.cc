@@ -2,7 +2,9 @@
 #include "../core/restorer.h"
 
 #include <algorithm>
+#include <optional>
 
+#include "../core/swap.h"
 #include "arguments.h"
 #include "parts.h"
 
@@ -23,7 +25,14 @@ Napi::Value lock_file_for_javascript(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// Steps come as strings in threes: 'write' or 'remove', the path, the value.
+std::optional<RestoreStep::Action> action_named(const std::string& name) {
+  if (name == "write") return RestoreStep::kWrite;
+  if (name == "remove") return RestoreStep::kRemoveDirectory;
+  if (name == "swapoff") return RestoreStep::kRemoveSwap;
+  return std::nullopt;
+}
+
+// Steps come as strings in threes: 'write', 'remove' or 'swapoff', the path, the value.
 std::vector<RestoreStep> steps_argument(const Napi::CallbackInfo& info, size_t index) {
   const char* name = "steps must be an array of strings in threes";
   if (!info[index].IsArray()) throw_type_error(info.Env(), name);
@@ -37,9 +46,9 @@ std::vector<RestoreStep> steps_argument(const Napi::CallbackInfo& info, size_t i
       if (!value.IsString()) throw_type_error(info.Env(), name);
       part[j] = value.As<Napi::String>().Utf8Value();
     }
-    if (part[0] != "write" && part[0] != "remove") throw_range_error(info.Env(), name);
-    const auto action = part[0] == "write" ? RestoreStep::kWrite : RestoreStep::kRemoveDirectory;
-    steps.push_back(RestoreStep{action, part[1], part[2]});
+    const std::optional<RestoreStep::Action> action = action_named(part[0]);
+    if (!action) throw_range_error(info.Env(), name);
+    steps.push_back(RestoreStep{*action, part[1], part[2]});
   }
   return steps;
 }
@@ -68,6 +77,18 @@ Napi::Value start_restorer_for_javascript(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
+// swapOn(path)
+Napi::Value swap_on_for_javascript(const Napi::CallbackInfo& info) {
+  unwrap(info.Env(), swap_on(text_argument(info, 0, "path must be a string").c_str()));
+  return info.Env().Undefined();
+}
+
+// swapOff(path): also where it is not on.
+Napi::Value swap_off_for_javascript(const Napi::CallbackInfo& info) {
+  unwrap(info.Env(), swap_off(text_argument(info, 0, "path must be a string").c_str()));
+  return info.Env().Undefined();
+}
+
 // reapRestorer(pid): whether it has ended, and has been waited for.
 Napi::Value reap_restorer(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -85,6 +106,8 @@ Napi::Value reap_restorer(const Napi::CallbackInfo& info) {
 void export_restorer(Napi::Env env, Napi::Object exports) {
   exports.Set("lockFile", Napi::Function::New(env, lock_file_for_javascript));
   exports.Set("startRestorer", Napi::Function::New(env, start_restorer_for_javascript));
+  exports.Set("swapOn", Napi::Function::New(env, swap_on_for_javascript));
+  exports.Set("swapOff", Napi::Function::New(env, swap_off_for_javascript));
   exports.Set("reapRestorer", Napi::Function::New(env, reap_restorer));
 }
 

@@ -120,6 +120,7 @@ bool is_known_advice(int advice) {
     case MADV_UNMERGEABLE:
     case MADV_WIPEONFORK:
     case MADV_KEEPONFORK:
+    case MADV_PAGEOUT:
     case MADV_POPULATE_READ:
     case MADV_POPULATE_WRITE:
       return true;

@@ -13,6 +13,7 @@
 #include "access.h"
 #include "bare_fork.h"
 #include "child.h"
+#include "swap.h"
 
 namespace cowlab {
 namespace {
@@ -74,6 +75,25 @@ int remove_directory(const RestoreStep& step) {
   return 0;
 }
 
+// While its swap is on, a file cannot be removed [fs/namei.c: may_delete], nor may it be.
+int remove_swap(const RestoreStep& step) {
+  const Status off = swap_off(step.path.c_str());
+  if (!off.ok()) return off.failure().error;
+  return unlink(step.path.c_str()) == 0 || errno == ENOENT ? 0 : errno;
+}
+
+int carry_out(const RestoreStep& step) {
+  switch (step.action) {
+    case RestoreStep::kWrite:
+      return write_setting(step);
+    case RestoreStep::kRemoveDirectory:
+      return remove_directory(step);
+    case RestoreStep::kRemoveSwap:
+      return remove_swap(step);
+  }
+  return EINVAL;
+}
+
 // Nobody may be there any more to hear it.
 void say(uint64_t step, int error) {
   const RestorerReport report{step, static_cast<uint64_t>(error)};
@@ -89,9 +109,7 @@ void restore(const Prepared& prepared) {
   const RestorerPlan& plan = *prepared.plan;
   bool failed = false;
   for (size_t i = 0; i < plan.steps.size(); i++) {
-    const RestoreStep& step = plan.steps[i];
-    const int error =
-        step.action == RestoreStep::kWrite ? write_setting(step) : remove_directory(step);
+    const int error = carry_out(plan.steps[i]);
     if (error == 0) continue;
     failed = true;
     say(i + 1, error);

@@ -11,7 +11,7 @@
 namespace cowlab {
 
 struct RestoreStep {
-  enum Action { kWrite, kRemoveDirectory };
+  enum Action { kWrite, kRemoveDirectory, kRemoveSwap };
   Action action;
   std::string path;
   std::string value;  // what kWrite writes

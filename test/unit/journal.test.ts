@@ -66,6 +66,7 @@ describe('a journal', () => {
     ['another setting', withSteps({ action: 'write', path: '/proc/sys/kernel/panic', value: '1' }), /never changes/],
     ['another value', withSteps({ action: 'write', path: '/proc/sys/vm/overcommit_ratio', value: 'x' }), /never/],
     ['a cgroup of others', withSteps({ action: 'remove', path: '/sys/fs/cgroup/memory/system.slice' }), /never/],
+    ['swap of others', withSteps({ action: 'swapoff', path: '/swapfile' }), /never changes/],
     ['another action', withSteps({ action: 'run', path: '/proc/sys/vm/overcommit_ratio' }), /never changes/],
   ])('with %s is refused', (_, text, message) => {
     expect(() => parseJournal(text)).toThrow(message);
@@ -102,6 +103,15 @@ describe('a journal', () => {
       writeFileSync(journalPath(directory), '');
       expect(applyJournal(directory, { ...JOURNAL, steps: [bad] }, 'b007')[0]?.result).toBe('failed');
       expect(existsSync(journalPath(directory))).toBe(true);
+    });
+
+    it('of another boot removes the swap file, which that has turned off', () => {
+      const path = join(directory, 'cowlab-swap');
+      writeFileSync(path, 'no swap area');
+      writeFileSync(journalPath(directory), '');
+      const step: RestoreStep = { action: 'swapoff', path };
+      const [restored] = applyJournal(directory, { ...JOURNAL, steps: [step] }, 'b008');
+      expect([restored?.result, existsSync(path)]).toEqual(['done', false]);
     });
 
     it('of another boot changes nothing', () => {
