@@ -130,9 +130,11 @@ function sentence({ pid, comm, mappings }: MemorySharing): string {
   const own = total(({ ownKb }) => ownKb);
   const shared = total(({ sharedKb }) => sharedKb);
   const pss = total(({ vma }) => vma.fieldsKb['Pss'] ?? 0);
+  const swap = total(({ vma }) => vma.fieldsKb['Swap'] ?? 0);
   return (
     `${String(pid)} (${printable(comm)}) has ${kb(own + shared)} in memory: ${kb(own)} are its own alone (USS), ` +
-    `${kb(shared)} are shared. Its part of all is ${kb(pss)} (Pss).`
+    `${kb(shared)} are shared. Its part of all is ${kb(pss)} (Pss).` +
+    (swap > 0 ? ` ${kb(swap)} more are in swap.` : '')
   );
 }
 

@@ -8,9 +8,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { journalPath, readJournal, stateDirectory } from '../../lib/api/journal.js';
+import { swapFilePath } from '../../lib/api/swap-file.js';
 import { SystemChanges, findLeftBehind, restoreLeftBehind } from '../../lib/api/system-changes.js';
+import { takeSwap } from '../swap.js';
 
 const CHANGER = fileURLToPath(new URL('changer.mjs', import.meta.url));
+const SWAP_CHANGER = fileURLToPath(new URL('swap-changer.mjs', import.meta.url));
 const LIBRARY = new URL('../../dist/index.js', import.meta.url).href;
 const NAMES = ['overcommit_memory', 'overcommit_ratio', 'overcommit_kbytes', 'admin_reserve_kbytes'];
 const WHY = 'vm.overcommit_memory is changed, for which one must be root';
@@ -49,11 +52,11 @@ async function restorersHaveEnded(): Promise<void> {
 }
 
 /** In a process group of its own. @param viaShell As a child of a shell, which stays. */
-function startChanger(viaShell: boolean): ChildProcess {
+function startChanger(viaShell: boolean, changer = CHANGER): ChildProcess {
   const env = { ...process.env, COWLAB_LIBRARY: LIBRARY };
   const options = { env, detached: true, stdio: ['ignore', 'pipe', 'ignore'] as const };
-  if (!viaShell) return spawn(process.execPath, [CHANGER], { ...options, stdio: [...options.stdio] });
-  const script = `"${process.execPath}" "${CHANGER}" & wait`;
+  if (!viaShell) return spawn(process.execPath, [changer], { ...options, stdio: [...options.stdio] });
+  const script = `"${process.execPath}" "${changer}" & wait`;
   return spawn('sh', ['-c', script], { ...options, stdio: [...options.stdio] });
 }
 
@@ -152,6 +155,37 @@ describe.skipIf(process.geteuid?.() !== 0)(`settings are put back (${WHY})`, () 
     expect(() => SystemChanges.begin({ overcommit: true, purpose: 'a test' })).toThrow(/doctor --restore/);
     expect(restoreLeftBehind()?.every(({ result }) => result === 'done')).toBe(true);
     expect(restoreLeftBehind()).toBeUndefined();
+  });
+
+  test('swap is off again and its file gone, also after SIGKILL', { timeout: 300_000 }, async ({ skip }) => {
+    const taken = await takeSwap();
+    if (typeof taken === 'string') return skip(taken);
+    const path = swapFilePath(stateDirectory());
+    expect(readFileSync('/proc/swaps', 'utf8')).toContain(path);
+    await taken.restore();
+    const swapsBefore = readFileSync('/proc/swaps', 'utf8');
+    expect(swapsBefore).not.toContain(path);
+    for (let round = 0; round < KILLS / 8; round++) {
+      const changer = startChanger(false, SWAP_CHANGER);
+      const exited = once(changer, 'exit');
+      if (changer.stdout) await once(changer.stdout, 'data');
+      await delay((round * LONGEST_MS) / (KILLS / 8) + Math.random());
+      changer.kill('SIGKILL');
+      await exited;
+      await restorersHaveEnded();
+      expect({ round, swaps: readFileSync('/proc/swaps', 'utf8') }).toEqual({ round, swaps: swapsBefore });
+      expect(existsSync(path)).toBe(false);
+    }
+  });
+
+  test('swap that a killed restorer has left is taken away by doctor --restore', async ({ skip }) => {
+    const taken = await takeSwap();
+    if (typeof taken === 'string') return skip(taken);
+    for (const pid of named(RESTORER)) process.kill(pid, 'SIGKILL');
+    await expect(taken.restore()).rejects.toThrow(/cowlab-swap is still there.*doctor --restore/);
+    expect(findLeftBehind().state).toBe('changed');
+    expect(restoreLeftBehind()?.map(({ step, result }) => [step.action, result])).toEqual([['swapoff', 'done']]);
+    expect(readFileSync('/proc/swaps', 'utf8')).not.toContain('cowlab-swap');
   });
 
   test('a journal of another boot changes nothing and goes', async () => {

@@ -6,6 +6,8 @@ import type { ForkedProcess, ForkedRegion } from '../../lib/api/forked-process.j
 import type { RawMapSpec } from '../../lib/api/map-spec.js';
 import type { SystemChanges } from '../../lib/api/system-changes.js';
 import type { WriteMethod } from '../../lib/api/written.js';
+import { inspectReport } from '../../lib/cli/inspect.js';
+import { predictFork } from '../../lib/machine/linux/predict.js';
 import { native } from '../../lib/native.js';
 import { FrameSnapshot, countFrames, readFrames, seesFrames } from '../../lib/proc/frames.js';
 import { readHostFacts } from '../../lib/proc/host.js';
@@ -244,6 +246,7 @@ describe('in a tree', () => {
     // Each is rounded down to a kB, and each part of a page to bytes.
     expect(pssKb).toBeLessThanOrEqual((there + 100) * KB);
     expect(pssKb).toBeGreaterThanOrEqual((there + 100) * KB - 2 * all.length);
+    expect(inspectReport(readSharing(parent.pid), predictFork(parent.pid))).toContain(' more are in swap.');
     if (!seesFrames()) return;
     const [ofParent, ofChild] = [parent, child].map((process) =>
       readSharing(process.pid).mappings.find(({ vma }) => vma.start === process.placement(region).address),
