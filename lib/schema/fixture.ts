@@ -72,6 +72,8 @@ export const TruthSchema = Type.Object({
     /** Page frames behind the regions: a page that several processes share is one. What the tree really takes. */
     frames: FigureSchema,
   }),
+  /** The frames behind each region, in all processes together. */
+  frames: Type.Record(Type.String(), FigureSchema),
   checked: Type.Object({
     /** Figures that the kernel was found to give too. None was found to differ. */
     figures: Count,
