@@ -1,6 +1,7 @@
 /** `cowlab hold`: processes whose memory is known, held still while another tool is asked about them. */
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import type { ParamSpec } from '../experiments/define.js';
 import { fixtures } from '../fixtures/catalogue.js';
 import { holdFixture } from '../fixtures/held.js';
 import type { HeldFixture } from '../fixtures/held.js';
@@ -9,6 +10,7 @@ import { NoTruthError } from '../fixtures/truth.js';
 import { wrap } from '../report/paragraph.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import type { HoldError } from '../schema/fixture.js';
+import { formatBytes } from '../schema/units.js';
 import { EXIT, UsageError, note, onOutputGone } from './output.js';
 import { parsePairs } from './run.js';
 
@@ -20,10 +22,15 @@ export interface HoldFlags {
 /** When to say that something takes its time. */
 const PATIENCE_MS = 2000;
 
+/** As it would be written on the command line. */
+function defaultOf(spec: ParamSpec): string {
+  return spec.type === 'size' ? formatBytes(spec.default).replace(' ', '') : String(spec.default);
+}
+
 export function listFixtures(): CommandOutput {
   const rows = fixtures.map(({ name, title, params }) => ({ name, title, params }));
   const text = rows.flatMap(({ name, title, params }) => {
-    const values = Object.entries(params).map(([param, spec]) => `${param}=${String(spec.default)}`);
+    const values = Object.entries(params).map(([param, spec]) => `${param}=${defaultOf(spec)}`);
     const lines = [wrap(title, name.padEnd(18), ' '.repeat(18))];
     return values.length > 0 ? [...lines, wrap(values.join(' '), ' '.repeat(18), ' '.repeat(18))] : lines;
   });

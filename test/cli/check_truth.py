@@ -50,10 +50,8 @@ def read_smaps(pid):
     return vmas
 
 
-def entries(path, first, count):
-    with open(path, 'rb') as file:
-        file.seek(first * 8)
-        return struct.unpack('<%dQ' % count, file.read(count * 8))
+def entries(file, first, count):
+    return struct.unpack('<%dQ' % count, os.pread(file.fileno(), count * 8, first * 8))
 
 
 class Frames:
@@ -61,11 +59,12 @@ class Frames:
 
     def __init__(self):
         self.known = {}
+        self.flags, self.counts = open('/proc/kpageflags', 'rb'), open('/proc/kpagecount', 'rb')
 
     def of(self, frame):
         if frame not in self.known:
-            flags, = entries('/proc/kpageflags', frame, 1)
-            count, = entries('/proc/kpagecount', frame, 1)
+            flags, = entries(self.flags, frame, 1)
+            count, = entries(self.counts, frame, 1)
             self.known[frame] = (bool(flags & ZERO_PAGE), count)
         return self.known[frame]
 
@@ -81,7 +80,7 @@ def state_of(entry, frames):
     return 'zero' if zero else 'exclusive' if count == 1 else 'shared'
 
 
-def check_region(findings, where, pid, region, vmas, page_size, used):
+def check_region(findings, where, pid, region, vmas, page_size, frames, used):
     start = int(region['address'], 16)
     end = start + region['lengthBytes']
     findings.same(where + ' length', region['lengthBytes'], region['pages'] * page_size)
@@ -92,31 +91,30 @@ def check_region(findings, where, pid, region, vmas, page_size, used):
     for field, truth in list(region['smapsKb'].items()) + list(region['measuredKb'].items()):
         if all(field in vma for vma in own):
             findings.figure(where + ' ' + field, truth, sum(vma[field] for vma in own))
+    for state, count in region['counts'].items():
+        findings.same('%s pages %s' % (where, state), count, sum(pages for pages, of in region['states'] if of == state))
+    # A huge region of nothing is not read page by page.
+    if {state for _, state in region['states']} == {'not-present'}:
+        findings.same(where + ' Rss of nothing', 0, sum(vma['Rss'] for vma in own))
+        return
     mapped = set()
     for vma in own:
         mapped.update(range((vma['start'] - start) // page_size, (vma['end'] - start) // page_size))
-    privileged = os.geteuid() == 0
-    frames = Frames() if privileged else None
-    said = [state for count, state in region['states'] for _ in range(count)]
     seen = []
-    # A huge region of nothing is not read page by page.
-    if all(state == 'not-present' for state in said):
-        seen = said if not any(vma['Rss'] for vma in own) else ['present']
-    else:
-        for page, entry in enumerate(entries('/proc/%d/pagemap' % pid, start // page_size, region['pages'])):
+    with open('/proc/%d/pagemap' % pid, 'rb') as pagemap:
+        for page, entry in enumerate(entries(pagemap, start // page_size, region['pages'])):
             seen.append(state_of(entry, frames) if page in mapped else 'not-present')
-            if privileged and seen[-1] in ('exclusive', 'shared'):
+            if frames and seen[-1] in ('exclusive', 'shared'):
                 used.add(entry & FRAME)
-    if not privileged:
+    said = [state for count, state in region['states'] for _ in range(count)]
+    if not frames:
         # Only root sees frames, and so which page is the zero page.
         said = ['shared' if state == 'zero' else state for state in said]
     findings.same(where + ' states', True, said == seen)
-    for state, count in region['counts'].items():
-        findings.same('%s pages %s' % (where, state), count, sum(pages for pages, of in region['states'] if of == state))
 
 
 def check(findings, truth):
-    used = set()
+    used, frames = set(), Frames() if os.geteuid() == 0 else None
     for process in truth['processes']:
         pid, where = process['pid'], 'step %d %s' % (truth['step'], process['process'])
         with open('/proc/%d/stat' % pid) as file:
@@ -125,7 +123,7 @@ def check(findings, truth):
         findings.same(where + ' start time', process['startTimeTicks'], int(fields[19]))
         vmas = read_smaps(pid)
         for region in process['regions']:
-            check_region(findings, where + ' ' + region['region'], pid, region, vmas, truth['pageSizeBytes'], used)
+            check_region(findings, where + ' ' + region['region'], pid, region, vmas, truth['pageSizeBytes'], frames, used)
         private = sum(vma['Private_Clean'] + vma['Private_Dirty'] + vma['Private_Hugetlb'] for vma in vmas)
         findings.figure(where + ' USS', process['ussKb'], private - process['outside']['ussKb'])
         findings.figure(where + ' Rss', process['smapsKb'].get('Rss', 0),
@@ -134,7 +132,7 @@ def check(findings, truth):
         if isinstance(total, int):
             parts = [region['smapsKb'][field] for process in truth['processes'] for region in process['regions']]
             findings.same('total ' + field, total, sum(parts))
-    if os.geteuid() == 0:
+    if frames:
         findings.figure('total frames', truth['totals']['frames'], len(used))
 
 
