@@ -31,7 +31,7 @@ async function check(steps: number, args: readonly string[], uid?: number): Prom
   if ('lacking' in found) return found.lacking;
   const command = [CHECKER, String(steps), process.execPath, MAIN, 'hold', ...args];
   const { code, stdout, stderr } = await run(found.python, command, uid === undefined ? {} : { uid });
-  if (/is not available/.test(stderr)) return stderr;
+  if (stderr.includes('is not available')) return stderr;
   expect(stderr).not.toContain('Traceback');
   expect(code).toBe(0);
   return JSON.parse(stdout) as Checked;
@@ -39,13 +39,11 @@ async function check(steps: number, args: readonly string[], uid?: number): Prom
 
 describe('every fixture is as it is said to be', () => {
   const params: Record<string, string[]> = {
-    'many-vmas': ['--param', 'steps=2'],
     'deep-tree': ['--param', 'size=256KiB'],
   };
 
   test.each(fixtures.map(({ name }) => name))('%s, and after each of two steps', async (name) => {
-    const large = name === 'many-vmas' || name === 'deep-tree';
-    const checked = await check(large ? 1 : 2, [name, ...(params[name] ?? [])]);
+    const checked = await check(name === 'many-vmas' ? 0 : 2, [name, ...(params[name] ?? [])]);
     if (typeof checked === 'string') {
       // Only huge pages, and the heuristic mode, are not everywhere.
       expect(['huge-pages', 'enomem']).toContain(name);
@@ -112,8 +110,8 @@ class Holder {
   }
 
   async hear(): Promise<unknown> {
-    const { done, value } = await this.#lines.next();
-    return done === true ? undefined : JSON.parse(value);
+    const next = await this.#lines.next();
+    return next.done === true ? undefined : JSON.parse(next.value);
   }
 
   async truth(): Promise<Truth> {
