@@ -62,14 +62,17 @@ describe('every code block of the README runs as it stands', () => {
 
 describe('every Python script of the README runs as it stands', () => {
   const found = pythonWith('psutil');
-  test.each(pythons)('$text', async ({ text }, context) => {
-    if ('lacking' in found) return context.skip(found.lacking);
-    const { code, stdout, stderr } = await run(found.python, ['-c', text]);
-    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    const promised = [...text.matchAll(/^ *print\(.*\)  # (.*)$/gm)].map(([, comment = '']) => comment);
-    expect(promised.length).toBeGreaterThan(0);
-    for (const comment of promised) expect(stdout.split('\n')).toContain(comment);
-  });
+  test.for(pythons.map(({ text }, index) => ({ text, name: `script ${index + 1}` })))(
+    '$name',
+    async ({ text }, context) => {
+      if ('lacking' in found) return context.skip(found.lacking);
+      const { code, stdout, stderr } = await run(found.python, ['-c', text]);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      const promised = [...text.matchAll(/^ *print\(.*\) {2}# (.*)$/gm)].map(([, comment = '']) => comment);
+      expect(promised.length).toBeGreaterThan(0);
+      for (const comment of promised) expect(stdout.split('\n')).toContain(comment);
+    },
+  );
 });
 
 describe('every command of the README runs as it stands', () => {

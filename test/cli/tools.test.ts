@@ -45,6 +45,9 @@ const EXPECTED: Record<string, Sums> = {
   'deep-tree': { taken: 2032, rss: 65_536, uss: 32, pss: 2002, calledShared: 0, shared: 65_504 },
 };
 
+/** So many processes of a fixture, at most (ask_tools.py). */
+const ASKED_OF_PMAP = 5;
+
 type Answers = Record<string, number>;
 type Held = { truth: Truth; answers: Answers[] } | { unavailable: string };
 
@@ -125,9 +128,13 @@ describe.skipIf(whyNot !== undefined)(`tools that others use${whyNot === undefin
           ...{ 'psutil uss': uss, 'psutil maps': vmas, 'psutil maps rss': rss, 'psutil maps pss': pss },
           ...{ 'psutil maps private': uss, 'psutil grouped pss': pss },
           ...{ 'smem uss': uss, 'smem pss': pss, 'smem rss': rss },
-          ...{ 'pmap -x Kbytes': whole(process, 'Size'), 'pmap -x RSS': rss, 'pmap -X Pss': pss },
-          'pmap -x Dirty': whole(process, 'Private_Dirty', 'Shared_Dirty'),
         });
+        if (index < ASKED_OF_PMAP) {
+          expect(others).toMatchObject({
+            ...{ 'pmap -x Kbytes': whole(process, 'Size'), 'pmap -x RSS': rss, 'pmap -X Pss': pss },
+            'pmap -x Dirty': whole(process, 'Private_Dirty', 'Shared_Dirty'),
+          });
+        }
         // smaps rounds down once for each VMA, smaps_rollup once for all of them.
         expect(byRollup).toBeGreaterThanOrEqual(pss);
         expect(byRollup - pss).toBeLessThan(vmas);

@@ -109,8 +109,6 @@ describe('a held fixture', () => {
   });
 
   test('takes a recorded trace, and refuses what is none', async () => {
-    const source = await holdFixture('forked', { size: '64KiB' });
-    await source.close();
     const step = { op: 'fork', process: 'root', child: 'root.1' } as const;
     await hold({ experiment: 'mine', trace: [{ step, outcome: {} }] });
     expect(held?.truth).toMatchObject({ fixture: 'mine', did: 'moment 1 of 1 of mine: the end', more: false });

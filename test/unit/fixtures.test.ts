@@ -33,10 +33,10 @@ describe('the catalogue', () => {
   });
 
   test('enomem needs the heuristic mode of a kernel that judges by one VMA', () => {
-    const { needs } = findFixture('enomem');
-    expect(needs({}, { ...testFacts, overcommitMode: 0, kernelVersion: [5, 2] }).lacking).toBeUndefined();
-    expect(needs({}, { ...testFacts, overcommitMode: 1 }).lacking).toMatch(/vm.overcommit_memory is 1/);
-    expect(needs({}, { ...testFacts, overcommitMode: 0, kernelVersion: [5, 1] }).lacking).toMatch(/before 5.2/);
+    const enomem = findFixture('enomem');
+    expect(enomem.needs({}, { ...testFacts, overcommitMode: 0, kernelVersion: [5, 2] }).lacking).toBeUndefined();
+    expect(enomem.needs({}, { ...testFacts, overcommitMode: 1 }).lacking).toMatch(/vm.overcommit_memory is 1/);
+    expect(enomem.needs({}, { ...testFacts, overcommitMode: 0, kernelVersion: [5, 1] }).lacking).toMatch(/before 5.2/);
   });
 });
 
