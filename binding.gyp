@@ -64,6 +64,29 @@
         'defines': ['_GNU_SOURCE'],
       },
       'targets': [
+        {
+          # The root of a fixture: the part of native/core that a process of a tree runs.
+          'target_name': 'cowlab-bare',
+          'type': 'executable',
+          'sources': [
+            'native/core/access.cc',
+            'native/core/child.cc',
+            'native/core/command_loop.cc',
+            'native/core/commit_counter.cc',
+            'native/core/process.cc',
+            'native/core/region.cc',
+            'native/core/restrict.cc',
+            'native/core/robust_lock.cc',
+            'native/core/sharing.cc',
+            'native/core/sharing_commands.cc',
+            'native/core/write_mark.cc',
+            'native/programs/bare.cc',
+          ],
+          'cflags_cc!': ['-std=gnu++17', '-std=c++17'],
+          'cflags_cc': ['-std=c++20'],
+          # Some distributions have the static C library in a package of its own.
+          'ldflags': ['<!(sh -c "echo \'int main(){}\' | ${CXX:-c++} -static -x c++ -o /dev/null - 2>/dev/null && echo -static || echo -Wl,-z,now")'],
+        },
         { 'target_name': 'cowlab-init', 'type': 'executable', 'sources': ['native/vm/init.c'] },
         { 'target_name': 'cowlab-keeper', 'type': 'executable', 'sources': ['native/programs/keeper.c'] },
         { 'target_name': 'cowlab-tether', 'type': 'executable', 'sources': ['native/vm/tether.c'] },

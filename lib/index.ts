@@ -70,6 +70,14 @@ export { experiments } from './experiments/catalogue.js';
 export { predictExperiment, runExperiment } from './experiments/run.js';
 export { predictFork } from './machine/linux/predict.js';
 
+export { holdFixture } from './fixtures/held.js';
+export type { HeldFixture, HoldOptions } from './fixtures/held.js';
+export { NoTruthError } from './fixtures/truth.js';
+export { fixtures } from './fixtures/catalogue.js';
+export type { AnyFixture } from './fixtures/define.js';
+export type { SavedTrace } from './fixtures/recorded.js';
+export type { HeldProcess, HeldRegion, Truth } from './schema/fixture.js';
+
 export type { Figure, Range, Unknown } from './schema/figure.js';
 export type { HostFacts } from './schema/facts.js';
 export type { Check, Findings, ResultDocument } from './schema/result.js';

@@ -12,7 +12,7 @@ import path from 'node:path';
 const BELOW_PROC = ['native', 'own-program', 'errors', 'schema'];
 const BELOW_MACHINE = ['api', 'proc', 'errors', 'schema'];
 const MACHINE = ['machine', 'machine interface', 'machine/linux', 'machine/model'];
-const BELOW_CLI = ['experiments', ...MACHINE, 'api', 'proc', ...BELOW_PROC];
+const BELOW_CLI = ['fixtures', 'experiments', ...MACHINE, 'api', 'proc', ...BELOW_PROC];
 
 /**
  * @typedef {object} Layer
@@ -51,6 +51,7 @@ const LAYERS = [
     values: ['machine interface', 'machine/linux', 'machine/model', 'errors', 'schema'],
   },
   { name: 'experiments', file: /^experiments\//, values: [...MACHINE, ...BELOW_MACHINE] },
+  { name: 'fixtures', file: /^fixtures\//, values: ['experiments', ...MACHINE, ...BELOW_MACHINE] },
   // A report is made from a saved result, wherever that came from.
   { name: 'report', file: /^report\//, values: ['errors', 'schema'] },
   // It boots a command and brings out what that writes, and knows nothing of experiments.

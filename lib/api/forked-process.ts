@@ -3,6 +3,7 @@ import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ProcessEndedError, SystemError } from '../errors.js';
 import { addonPath, native, systemError } from '../native.js';
+import { ownProgram } from '../own-program.js';
 import {
   MAX_REGION_PAGES,
   requireInteger,
@@ -117,15 +118,16 @@ export class ForkedProcess {
     return root;
   }
 
-  /** @internal Starts a fresh Node that enters the command loop, and has no memory of this one. */
-  static fromProgram(): ForkedProcess {
+  /**
+   * @internal Starts a program that enters the command loop, and has no memory of this one.
+   * @param argv The file and what it is to be told. Its socket is descriptor 3.
+   * @param environment Null: that of this process.
+   */
+  static fromProgram(argv: readonly [string, ...string[]], environment: string[] | null): ForkedProcess {
     const [ours, theirs] = native().openChannel();
     const into = new Float64Array(2);
-    // Not our own script, so that nothing but the addon is loaded there.
-    const script = 'require(process.argv[1]).enterCommandLoop(3, Number(process.argv[2]))';
-    const argv = [process.execPath, '-e', script, addonPath(), String(process.pid)];
     try {
-      native().spawn(process.execPath, argv, null, null, Int32Array.of(-1, -1, -1, theirs), false, into);
+      native().spawn(argv[0], [...argv], environment, null, Int32Array.of(-1, -1, -1, theirs), false, into);
     } catch (error) {
       closeSync(ours);
       throw error;
@@ -548,5 +550,23 @@ export function fork(): ForkedProcess {
  * @throws FeatureUnavailableError on anything but Linux.
  */
 export function spawnFresh(): ForkedProcess {
-  return ForkedProcess.fromProgram();
+  // Not our own script, so that nothing but the addon is loaded there.
+  const script = 'require(process.argv[1]).enterCommandLoop(3, Number(process.argv[2]))';
+  return ForkedProcess.fromProgram([process.execPath, '-e', script, addonPath(), String(process.pid)], null);
+}
+
+/**
+ * @internal A small native program in the command loop, by posix_spawn. Where it could be linked statically it has no page
+ * in common with any other program: so all that its tree shares, and what that counts for, is known.
+ */
+export async function spawnBare(): Promise<ForkedProcess> {
+  const bare = ForkedProcess.fromProgram([ownProgram('cowlab-bare'), String(process.pid)], []);
+  try {
+    // It answers once it has settled, and maps nothing more by itself.
+    await bare.perform({ op: Op.restrict });
+    return bare;
+  } catch (error) {
+    await bare.close();
+    throw error;
+  }
 }

@@ -10,9 +10,10 @@ import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
 import { readSharing } from '../proc/sharers.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import { wrap } from '../report/paragraph.js';
+import type { HoldFlags } from './hold.js';
 import { leftBehindFinding, runDoctor, runRestore } from './doctor.js';
 import { runExplain } from './explain.js';
-import { EXIT, exitCodeOf, note, print, printJson, requirePid, wantsColor } from './output.js';
+import { EXIT, UsageError, exitCodeOf, note, print, printJson, requirePid, wantsColor, watchOutput } from './output.js';
 import { runInspect } from './inspect.js';
 import { runPredict } from './predict.js';
 import type { ReplayFlags } from './replay.js';
@@ -67,6 +68,13 @@ function inspect(text: string, flags: { json?: boolean }): void {
 function predict(flags: { pid?: string; json?: boolean }): void {
   const pid = flags.pid === undefined ? process.ppid : requirePid('--pid', flags.pid);
   answer(runPredict(predictFork(pid, readHostFacts(process.pid)), { color: wantsColor() }), flags);
+}
+
+async function hold(name: string | undefined, flags: HoldFlags & { list?: boolean; json?: boolean }): Promise<void> {
+  const { holdCommand, listFixtures } = await import('./hold.js');
+  if (flags.list) answer(listFixtures(), flags);
+  else if (name === undefined) throw new UsageError('give a fixture; cowlab hold --list names them');
+  else exitCode = await holdCommand(name, flags);
 }
 
 function collect(value: string, previous: string[] = []): string[] {
@@ -149,6 +157,15 @@ function build(): Command {
       exitCode = await (await import('./watch.js')).watchTree(command, flags);
     });
   program
+    .command('hold')
+    .description('processes whose memory is known, held still: what another tool can be tested against')
+    .argument('[fixture]', 'a name from --list, or a saved result, whose steps are a fixture as well')
+    .option('-p, --param <name=value>', 'a parameter; may be repeated', collect)
+    .option('--list', 'the fixtures, with their parameters')
+    .option('--json', 'the list as JSON; what is held is told in JSON in any case')
+    .option('--allow-system-changes', 'a saved result may change settings of the whole system; they are put back')
+    .action(hold);
+  program
     .command('explain')
     .description('the claim, the mechanism, the formula, the figures, and what to do')
     .argument('<experiment>', 'a name from `cowlab list`')
@@ -213,10 +230,6 @@ async function main(): Promise<void> {
   process.exitCode = exitCode;
 }
 
-// A reader that has seen enough (`cowlab list | head -1`) is no error.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(EXIT.ok);
-  throw error;
-});
+watchOutput();
 
 await main();

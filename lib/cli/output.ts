@@ -17,6 +17,23 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${text}\n`);
 }
 
+let whenOutputGone = (): void => {
+  process.exit(EXIT.ok);
+};
+
+/** What to do when nobody reads standard output any more. Without it the command ends at once. */
+export function onOutputGone(act: () => void): void {
+  whenOutputGone = act;
+}
+
+/** A reader that has seen enough (`cowlab list | head -1`) is no error. */
+export function watchOutput(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    whenOutputGone();
+  });
+}
+
 /** A note for people, beside the output. */
 export function note(text: string): void {
   process.stderr.write(`cowlab: ${text}\n`);

@@ -4,7 +4,7 @@ import { Value } from 'typebox/value';
 import { CHANGES } from '../experiments/run.js';
 import { compareTraces, repeatable } from '../machine/compare.js';
 import { FeatureUnavailableError } from '../errors.js';
-import { replayOnLinux, replayOnModel } from '../machine/open.js';
+import { changesOf, replayOnLinux, replayOnModel } from '../machine/open.js';
 import type { OpenOptions } from '../machine/open.js';
 import { showFigure } from '../schema/figure.js';
 import { ResultSchema } from '../schema/result.js';
@@ -36,8 +36,8 @@ export interface ReplayFlags {
 }
 
 /** What the recorded steps change of the system. @throws FeatureUnavailableError if that has not been allowed. */
-function changesOf({ experiment, trace }: ResultDocument, flags: ReplayFlags): OpenOptions {
-  const allow = (['overcommit', 'hugetlb', 'cgroup'] as const).filter((op) => trace.some(({ step }) => step.op === op));
+function leaveFor({ experiment, trace }: ResultDocument, flags: ReplayFlags): OpenOptions {
+  const allow = changesOf(trace);
   if (allow.length === 0) return {};
   if (flags.allowSystemChanges) return { allow, purpose: `cowlab replay of ${experiment}` };
   throw new FeatureUnavailableError(
@@ -52,7 +52,7 @@ async function replayOne(result: ResultDocument, flags: ReplayFlags) {
   if (!facts || trace.length === 0) throw new UsageError(`${result.experiment} holds no steps: ${result.reason}`);
   const predicted = await replayOnModel(trace, facts);
   const expected = repeatable(trace, predicted);
-  const again = flags.model ? predicted : (await replayOnLinux(trace, changesOf(result, flags))).trace;
+  const again = flags.model ? predicted : (await replayOnLinux(trace, leaveFor(result, flags))).trace;
   const checks = compareTraces(expected, again, 'comparison');
   const differences = checks.filter(({ pass }) => pass === false);
   return { experiment: result.experiment, on: flags.model ? 'model' : 'linux', compared: checks.length, differences };

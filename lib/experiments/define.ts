@@ -153,7 +153,10 @@ function parseValue(name: string, spec: ParamSpec, given: unknown): string | num
  * The parameters of a run: what was given, checked, and the defaults of the rest.
  * @throws RangeError for an unknown name or a value that is not allowed.
  */
-export function parseParams(experiment: AnyExperiment, given: Record<string, unknown>): ParamValues {
+export function parseParams(
+  experiment: Pick<AnyExperiment, 'name' | 'params'>,
+  given: Record<string, unknown>,
+): ParamValues {
   for (const name of Object.keys(given)) {
     if (!Object.hasOwn(experiment.params, name)) {
       const known = Object.keys(experiment.params).join(', ') || 'none';

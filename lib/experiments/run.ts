@@ -54,7 +54,10 @@ export const CHANGES: Record<SystemChange, string> = {
 };
 
 /** Why this host cannot run it now, or undefined. */
-function whyNot({ memoryBytes, lacking, changes = [] }: Needs, options: RunOptions): string | undefined {
+export function whyNot(
+  { memoryBytes, lacking, changes = [] }: Needs,
+  options: Pick<RunOptions, 'allowSystemChanges'>,
+): string | undefined {
   if (lacking !== undefined) return lacking;
   if (changes.length > 0 && !options.allowSystemChanges) {
     const what = changes.map((change) => CHANGES[change]).join(' and ');

@@ -30,14 +30,15 @@ function differingPages(expected: StateRuns, measured: StateRuns): number {
   return differing + Math.abs(rest(expected, i, usedI) - rest(measured, j, usedJ));
 }
 
-function sameVma(a: Vma, b: Vma): boolean {
-  const keys = ['first', 'pages', 'protection', 'accounted', 'dontfork', 'wipeonfork'] as const;
-  return keys.every((key) => a[key] === b[key]) && (a.mergeable ?? false) === (b.mergeable ?? false);
+function vmaKey({ first, pages, protection, accounted, dontfork, wipeonfork, mergeable = false }: Vma): string {
+  return [first, pages, protection, accounted, dontfork, wipeonfork, mergeable].join(' ');
 }
 
 function differingVmas(expected: readonly Vma[], measured: readonly Vma[]): number {
-  const unmatched = (from: readonly Vma[], among: readonly Vma[]): number =>
-    from.filter((vma) => !among.some((other) => sameVma(vma, other))).length;
+  const unmatched = (from: readonly Vma[], among: readonly Vma[]): number => {
+    const keys = new Set(among.map(vmaKey));
+    return from.filter((vma) => !keys.has(vmaKey(vma))).length;
+  };
   return Math.max(unmatched(expected, measured), unmatched(measured, expected));
 }
 

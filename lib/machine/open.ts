@@ -3,7 +3,7 @@ import type { HostFacts } from '../schema/facts.js';
 import type { Trace } from '../schema/step.js';
 import { openBackend } from './linux/session.js';
 import type { OpenOptions } from './linux/session.js';
-import type { Backend, Machine } from './machine.js';
+import type { Backend, Machine, SystemChange } from './machine.js';
 import { ModelBackend } from './model/backend.js';
 import type { ModelOptions } from './model/backend.js';
 import { ProgramMachine } from './program.js';
@@ -14,6 +14,22 @@ export type { OpenOptions, WatchedMachine } from './linux/session.js';
 /** A Machine that predicts instead of doing. It runs anywhere. @param facts Of the host to predict for. */
 export function modelMachine(facts: HostFacts, options?: ModelOptions): Machine {
   return new ProgramMachine(new ModelBackend(facts, options));
+}
+
+/** What the steps of a recorded program change of the system. */
+export function changesOf(trace: Trace): SystemChange[] {
+  return (['overcommit', 'hugetlb', 'cgroup'] as const).filter((op) => trace.some(({ step }) => step.op === op));
+}
+
+/** A model that is told a program piece by piece, and what came of it so far. */
+export interface ModelReplay {
+  /** What the model says to the next steps. */
+  replay(trace: Trace): Promise<Trace>;
+}
+
+export function startModelReplay(facts: HostFacts): ModelReplay {
+  const model = new ModelBackend(facts);
+  return { replay: (trace) => replayOn(model, trace) };
 }
 
 async function replayOn(backend: Backend, trace: Trace): Promise<Trace> {

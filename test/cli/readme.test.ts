@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ROOT, run } from './command.js';
+import { pythonWith } from './python.js';
 
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
 const CI = readFileSync(join(ROOT, '.ci/run'), 'utf8');
@@ -19,6 +20,7 @@ const blocks: Block[] = [...README.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([,
   text,
 }));
 const scripts = blocks.filter(({ language }) => language === 'js');
+const pythons = blocks.filter(({ language }) => language === 'python');
 const commands = blocks.filter(({ language }) => language === 'sh').flatMap(({ text }) => text.trim().split('\n'));
 
 /** A comment on the first line names the file that a command then runs. */
@@ -40,6 +42,7 @@ describe('every code block of the README runs as it stands', () => {
   test('there are some', () => {
     expect(scripts.length).toBeGreaterThan(3);
     expect(commands.length).toBeGreaterThan(8);
+    expect(pythons.length).toBeGreaterThan(0);
   });
 
   test.each(scripts.map(({ text }, index) => ({ name: fileName(text, index), text })))(
@@ -53,6 +56,21 @@ describe('every code block of the README runs as it stands', () => {
       for (const comment of promised) {
         for (const [figure] of comment.matchAll(/(?:\w+: )?\d+n?/g)) expect(stdout).toContain(figure);
       }
+    },
+  );
+});
+
+describe('every Python script of the README runs as it stands', () => {
+  const found = pythonWith('psutil');
+  test.for(pythons.map(({ text }, index) => ({ text, name: `script ${index + 1}` })))(
+    '$name',
+    async ({ text }, context) => {
+      if ('lacking' in found) return context.skip(found.lacking);
+      const { code, stdout, stderr } = await run(found.python, ['-c', text]);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      const promised = [...text.matchAll(/^ *print\(.*\) {2}# (.*)$/gm)].map(([, comment = '']) => comment);
+      expect(promised.length).toBeGreaterThan(0);
+      for (const comment of promised) expect(stdout.split('\n')).toContain(comment);
     },
   );
 });

@@ -2,7 +2,7 @@
 import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../errors.js';
 import { createMemfd, createTemporaryFile } from '../../api/file-object.js';
 import type { FileObject } from '../../api/file-object.js';
-import { fork } from '../../api/forked-process.js';
+import { fork, spawnBare } from '../../api/forked-process.js';
 import type { AccessReport, ForkedProcess, ForkedRegion, Placement } from '../../api/forked-process.js';
 import type { EndingSignal } from '../../api/exit-status.js';
 import type { LimitedCgroup } from '../../api/limited-cgroup.js';
@@ -22,6 +22,8 @@ import type { Backend, SystemChange, SystemMemory } from '../machine.js';
 import { LimitedTree } from './cgroup.js';
 import { observeProcess } from './observe.js';
 import { explainRefusal } from './predict.js';
+
+export type RootKind = 'forked' | 'bare';
 
 interface Tracked {
   process: ForkedProcess;
@@ -50,14 +52,15 @@ export class LinuxBackend implements Backend {
   }
 
   /**
-   * Forks the bare root and takes the host's facts.
+   * Starts the root and takes the host's facts.
+   * @param kind See OpenOptions.
    * @param changes What the program may change of the system; put back by close(). Its root stays on one CPU then, and
    * gives CAP_SYS_ADMIN up: so that the reserve for the administrator is left to Node, which must not run out of memory
    * while its processes bring the system to the limit.
    * @param cgroup One that may be made, and whose removal is among the changes.
    */
-  static async open(changes?: SystemChanges, cgroup?: LimitedCgroup): Promise<LinuxBackend> {
-    const root = fork();
+  static async open(kind: RootKind, changes?: SystemChanges, cgroup?: LimitedCgroup): Promise<LinuxBackend> {
+    const root = kind === 'forked' ? fork() : await spawnBare();
     try {
       if (changes) await root.restrict();
       return new LinuxBackend(root, readHostFacts(root.pid), changes, cgroup);
@@ -91,6 +94,12 @@ export class LinuxBackend implements Backend {
   /** The pid of a process of the machine, for readers outside it. */
   pidOf(process: string): number {
     return this.#tracked(process).process.pid;
+  }
+
+  /** Where a region of a process lies, for readers outside it. */
+  placementOf(process: string, region: string): Placement {
+    const target = this.#target({ process, region });
+    return target.process.placement(target.region);
   }
 
   /** Processes that the OOM killer has ended in the cgroup of the machine, as the program meant it. */

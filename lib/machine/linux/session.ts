@@ -3,15 +3,24 @@ import { LimitedCgroup, planCgroup, requireSomePlace } from '../../api/limited-c
 import { SystemChanges } from '../../api/system-changes.js';
 import { disturbances } from '../../proc/disturbance.js';
 import { readActivity } from '../../proc/vmstat.js';
+import type { Placement } from '../../api/forked-process.js';
+import type { Outcome, Step, Trace } from '../../schema/step.js';
 import type { Machine, SystemChange } from '../machine.js';
 import { ProgramMachine } from '../program.js';
 import { LinuxBackend } from './backend.js';
+import type { RootKind } from './backend.js';
 
 export interface WatchedMachine extends Machine {
   /** What has disturbed exact figures since the machine was opened, a phrase each. */
   disturbances(): string[];
   /** The pid of a process of the machine, for readers outside it. */
   pidOf(process: { name: string }): number;
+  /** Where a region lies in a process, for readers outside it. */
+  placementOf(process: { name: string }, region: { name: string }): Placement;
+  /** Carries out a recorded step as it stands; that it is refused, or a process dies of it, is part of the outcome. */
+  execute(step: Step): Promise<Outcome>;
+  /** The trace since this was last called. It is forgotten: a machine that is kept for days must not grow by it. */
+  takeTrace(): Trace;
 }
 
 class LinuxMachine extends ProgramMachine implements WatchedMachine {
@@ -32,6 +41,18 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
   pidOf(process: { name: string }): number {
     return this.#linux.pidOf(process.name);
   }
+
+  placementOf(process: { name: string }, region: { name: string }): Placement {
+    return this.#linux.placementOf(process.name, region.name);
+  }
+
+  execute(step: Step): Promise<Outcome> {
+    return this.inTurn(() => this.attempt(step));
+  }
+
+  takeTrace(): Trace {
+    return this.trace.splice(0);
+  }
 }
 
 export interface OpenOptions {
@@ -40,13 +61,19 @@ export interface OpenOptions {
    * Default: nothing.
    */
   allow?: readonly SystemChange[];
+  /**
+   * 'forked': a fork of Node, whose memory it has as well, beside the regions of the program. 'bare': a small program of
+   * its own, which has next to nothing beside them, and nothing in common with Node. Default 'forked'.
+   */
+  root?: RootKind;
   /** What for, for people who find their system changed. Default 'a program'. */
   purpose?: string;
 }
 
 /** @internal The backend behind a Machine; whoever opens it closes it. */
-export async function openBackend({ allow = [], purpose = 'a program' }: OpenOptions = {}): Promise<LinuxBackend> {
-  if (allow.length === 0) return LinuxBackend.open();
+export async function openBackend(options: OpenOptions = {}): Promise<LinuxBackend> {
+  const { allow = [], root = 'forked', purpose = 'a program' } = options;
+  if (allow.length === 0) return LinuxBackend.open(root);
   // The restorer is there before anything else is forked or mapped.
   const plan = allow.includes('cgroup') ? planCgroup() : undefined;
   if (plan) requireSomePlace(plan);
@@ -57,7 +84,7 @@ export async function openBackend({ allow = [], purpose = 'a program' }: OpenOpt
     purpose,
   });
   try {
-    return await LinuxBackend.open(changes, plan ? new LimitedCgroup(plan) : undefined);
+    return await LinuxBackend.open(root, changes, plan ? new LimitedCgroup(plan) : undefined);
   } catch (error) {
     await changes.restore();
     throw error;
