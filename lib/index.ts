@@ -8,6 +8,8 @@ export { FeatureUnavailableError, ProcessEndedError, SystemError } from './error
 
 export { fork, spawnFresh } from './api/forked-process.js';
 export type { AccessReport, ForkedProcess, ForkedRegion, Placement, RegionHandle } from './api/forked-process.js';
+export { markCopies } from './api/copy-mark.js';
+export type { CopyMark } from './api/copy-mark.js';
 export { MessagePipe, SharedArea, SharedNumber } from './api/sharing.js';
 export type { Gate, Guard, Ring, SharingReport } from './api/sharing.js';
 export { spawn } from './api/spawn.js';
@@ -70,6 +72,7 @@ export { predictExperiment, runExperiment } from './experiments/run.js';
 export { predictFork } from './machine/linux/predict.js';
 
 export type { Figure, Range, Unknown } from './schema/figure.js';
+export { assumedFacts } from './schema/assumed-facts.js';
 export type { HostFacts } from './schema/facts.js';
 export type { Check, Findings, ResultDocument } from './schema/result.js';
 export type {
