@@ -27,6 +27,8 @@ export type { FateRuns, FrameHolder, PageFate, ProcessFate } from './proc/frames
 export { parseSmaps, parseSmapsRollup, readSmaps, readSmapsRollup } from './proc/smaps.js';
 export { SMAPS_PERMS, parseSmapsTable, readSmapsRollupTable, readSmapsTable } from './proc/smaps-table.js';
 export type { SmapsTable } from './proc/smaps-table.js';
+export type { PagemapOptions, PagemapRange } from './proc/pagemap.js';
+export type { Pid } from './proc/read.js';
 export type { MapsVma, SmapsRollup, SmapsVma } from './proc/smaps.js';
 export { parseMaps, readVma } from './proc/vma.js';
 export type { VmaOptions } from './proc/vma.js';
@@ -37,9 +39,13 @@ export type { ProcessMemory, TreeMemory, TreeProcess } from './proc/process-tree
 export { TreeWatch } from './proc/tree-watch.js';
 export type { BrokenSharing, TreeSample, WatchedMemory } from './proc/tree-watch.js';
 export { commitFigures, parseMeminfo, readMeminfo } from './proc/meminfo.js';
+export type { CommitFigures, Meminfo } from './proc/meminfo.js';
 export { parseStat, parseStatm, readStat, readStatm } from './proc/stat.js';
+export type { Stat, Statm } from './proc/stat.js';
 export { parseStatus, readStatus } from './proc/status.js';
+export type { Status } from './proc/status.js';
 export { readVmstat } from './proc/vmstat.js';
+export type { Vmstat } from './proc/vmstat.js';
 export { pageSizeBytes, readHostFacts } from './proc/host.js';
 
 export { findLeftBehind, restoreLeftBehind } from './api/system-changes.js';
@@ -48,6 +54,7 @@ export type { Journal, Restored, RestoreStep } from './api/journal.js';
 
 export type {
   Access,
+  CgroupSpec,
   ForkRefusal,
   Machine,
   MapSpec,
@@ -65,16 +72,34 @@ export type { OpenOptions, WatchedMachine } from './machine/open.js';
 export { compareTraces } from './machine/compare.js';
 export { admitCountedFork, admitFork, strictMarginPages } from './machine/model/admission.js';
 
+export type { AdmissionRule, CommitFacts, ForkVerdict } from './machine/model/admission.js';
+export type { ModelOptions } from './machine/model/backend.js';
+
 export { defineExperiment, parseParams } from './experiments/define.js';
-export type { AnyExperiment, Experiment, ParamSpec, ParamSpecs, RunContext } from './experiments/define.js';
+export type {
+  AnyExperiment,
+  Conclusion,
+  Experiment,
+  MeasureContext,
+  Measurement,
+  Needs,
+  ParamSpec,
+  ParamSpecs,
+  ParamsOf,
+  RunContext,
+} from './experiments/define.js';
 export { experiments } from './experiments/catalogue.js';
 export { predictExperiment, runExperiment } from './experiments/run.js';
+export type { RunOptions } from './experiments/run.js';
 export { predictFork } from './machine/linux/predict.js';
+export type { ChargeReason, ForkPrediction, VmaCharge } from './machine/linux/predict.js';
+export type { AdmissionVerdict, CauseName, ForkErrno, ForkFailureCause, Likelihood } from './proc/fork-failure.js';
 
 export type { Figure, Range, Unknown } from './schema/figure.js';
 export { assumedFacts } from './schema/assumed-facts.js';
+export type { PageRun } from './schema/selection.js';
 export type { HostFacts } from './schema/facts.js';
-export type { Check, Findings, ResultDocument } from './schema/result.js';
+export type { Check, Findings, ParamValues, ResultDocument } from './schema/result.js';
 export type {
   Advice,
   CommitReading,
