@@ -1,6 +1,6 @@
 /**
  * `npm run prebuild`: the addon and the programs beside it, built for each architecture, into prebuilds/, where an install
- * finds them. `-- --only arm64` builds one, `-- --check` tries what was built for arm64 under qemu-user (test-arm64.js).
+ * finds them. `-- --only arm64` builds one, `-- --check` tries them, arm64 under qemu-user (test-prebuilds.js).
  * It is built in a copy, so that the build of this checkout stays as it is.
  */
 import { execFileSync } from 'node:child_process';
@@ -94,5 +94,5 @@ for (const arch of chosen) {
   }
 }
 if (values.check) {
-  execFileSync(process.execPath, [path.join(import.meta.dirname, 'test-arm64.js')], { stdio: 'inherit' });
+  execFileSync(process.execPath, [path.join(import.meta.dirname, 'test-prebuilds.js')], { stdio: 'inherit' });
 }

@@ -18,9 +18,13 @@ async function must(file: string, args: readonly string[], options: Parameters<t
 }
 
 /** `npm` of the stranger: it must not know that it was started by an npm of ours. */
-const STRANGER = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(npm_(?!config_)|VITEST|NODE_ENV)/.test(name)),
-);
+const STRANGER = {
+  ...Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(npm_(?!config_)|VITEST|NODE_ENV)/.test(name)),
+  ),
+  // For make.
+  JOBS: 'max',
+};
 
 const npm = (args: readonly string[], cwd: string) =>
   must('npm', [...args, '--no-audit', '--no-fund'], { cwd, env: STRANGER });
@@ -56,7 +60,7 @@ beforeAll(async () => {
   const tools = ['typescript', 'vitest', '@types/node'].map((name) => `${name}@${installedVersion(name)}`);
   await npm(['install', '--prefer-offline', tarball, ...tools], PROJECT);
   await must('node', ['node_modules/typescript/bin/tsc'], { cwd: PROJECT });
-}, 240_000);
+}, 600_000);
 
 afterAll(() => {
   rmSync(FOLDER, { recursive: true });
@@ -79,6 +83,11 @@ describe('the package', () => {
 });
 
 describe('a project that has installed it', () => {
+  test('took the prebuilt addon if there is one, and else built it', () => {
+    const isPrebuilt = existsSync(join(PREBUILDS, `linux-${process.arch}`));
+    expect(existsSync(join(PROJECT, 'node_modules/cowlab/build'))).toBe(!isPrebuilt);
+  });
+
   test('imports it, with types that are checked strictly', async () => {
     const { stdout } = await must('node', ['out/esm.mjs'], { cwd: PROJECT });
     expect(JSON.parse(stdout)).toEqual({ exclusive: 100, shared: 900 });
@@ -96,14 +105,14 @@ describe('a project that has installed it', () => {
   });
 
   test('runs its fixtures and matchers under vitest', async () => {
-    const { code, stdout, stderr } = await npx('vitest', 'run');
+    const { code, stdout, stderr } = await npx('vitest', 'run', '--dir', 'src');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatch(/Tests {2}4 passed \| 1 skipped/);
   });
 
   test('sees the pages where a matcher fails', async () => {
     const env = { ...STRANGER, NO_COLOR: '1', SHOW_A_FAILURE: '1' };
-    const { code, stderr } = await run('npx', ['--no-install', 'vitest', 'run'], { cwd: PROJECT, env });
+    const { code, stderr } = await run('npx', ['--no-install', 'vitest', 'run', '--dir', 'src'], { cwd: PROJECT, env });
     expect(code).toBe(1);
     expect(stderr).toMatch(
       /expected process \d+ to share all of 100 pages\n *pages 0\.\.49 exclusive, 50\.\.99 shared/,

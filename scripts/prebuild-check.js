@@ -1,13 +1,21 @@
-/** What scripts/test-arm64.js runs under qemu-user: the prebuilt addon is loaded, forks, copies, counts and dies as it should. */
+/**
+ * What scripts/test-prebuilds.js runs in a Node of the architecture that it names: the prebuilt addon is loaded, forks, copies,
+ * counts and dies as it should.
+ */
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 
 const { fork, mmap, countPages, openMachine, ProcessEndedError } = /** @type {typeof import('../lib/index.js')} */ (
   await import(new URL('../dist/index.js', import.meta.url).href)
 );
 
-assert.equal(process.arch, 'arm64');
+assert.equal(process.arch, process.argv[2]);
 
 const memory = mmap({ pages: 100 });
+assert.match(
+  fs.readFileSync('/proc/self/maps', 'utf8'),
+  new RegExp(`prebuilds/linux-${process.arch}/cowlab.glibc.node`),
+);
 memory.write({}, 5n);
 const child = fork();
 assert.equal((await child.read(memory)).sum, 500n, 'the child has what Node wrote');
@@ -33,4 +41,4 @@ const { processes } = await machine.observe('written');
 assert.equal(processes[1]?.regions[0]?.counts['exclusive'], 20);
 await machine.close();
 
-console.log(`arm64, Node ${process.versions.node}: loaded, forked, copied and counted to the page`);
+console.log(`${process.arch}, Node ${process.versions.node}: loaded, forked, copied and counted to the page`);
