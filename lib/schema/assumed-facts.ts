@@ -1,4 +1,5 @@
 /** A host to predict for where there is none to ask. */
+import { requireInteger } from './arguments.js';
 import type { HostFacts } from './facts.js';
 
 const PAGE_BYTES = 4096;
@@ -12,6 +13,7 @@ const USER_RESERVE_PAGES = 2 ** 15;
  * @param memoryBytes RAM, such as os.totalmem() gives.
  */
 export function assumedFacts(memoryBytes: number): HostFacts {
+  requireInteger('memoryBytes', memoryBytes, PAGE_BYTES, Number.MAX_SAFE_INTEGER);
   const memTotalPages = Math.floor(memoryBytes / PAGE_BYTES);
   return {
     kernelRelease: '6.18.0 (assumed)',

@@ -44,4 +44,5 @@ describe('a result', () => {
 test('the facts that are assumed where there is no Linux are facts', () => {
   expect(check.facts(asWritten(assumedFacts(8 * 2 ** 30)))).toBe(true);
   expect(check.facts(asWritten(assumedFacts(2 ** 28)))).toBe(true);
+  expect(() => assumedFacts(0)).toThrow(/memoryBytes/);
 });
