@@ -4,8 +4,18 @@ import tseslint from 'typescript-eslint';
 import layers from './scripts/lint-layers.js';
 
 export default defineConfig(
-  // Programs that tests start are plain JavaScript over the built library: no project types them.
-  globalIgnores(['build/', 'coverage/', 'dist/', 'node_modules/', 'prebuilds/', 'test/**/*.mjs']),
+  // Programs that tests start are plain JavaScript over the built library: no project types them. test/packed is a project of
+  // its own, which its test checks where it is installed.
+  globalIgnores([
+    'build/',
+    'coverage/',
+    'dist/',
+    'docs/',
+    'node_modules/',
+    'prebuilds/',
+    'test/**/*.mjs',
+    'test/packed/',
+  ]),
   eslint.configs.recommended,
   tseslint.configs.strictTypeChecked,
   tseslint.configs.stylisticTypeChecked,

@@ -37,6 +37,15 @@ export class FeatureUnavailableError extends Error {
   }
 }
 
+/** On anything but Linux every real call gives this one. */
+export function notLinux(): FeatureUnavailableError {
+  return new FeatureUnavailableError(
+    'The Linux kernel',
+    `this is ${process.platform}`,
+    'Here the model works (modelMachine, cowlab run --model); run the real thing on Linux.',
+  );
+}
+
 function howItEnded({ signal, code }: ExitStatus): string {
   if (signal !== undefined) return `was ended by ${signal}`;
   return code === undefined ? 'has ended, how is not known' : `has exited with code ${String(code)}`;

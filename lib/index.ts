@@ -8,6 +8,8 @@ export { FeatureUnavailableError, ProcessEndedError, SystemError } from './error
 
 export { fork, spawnFresh } from './api/forked-process.js';
 export type { AccessReport, ForkedProcess, ForkedRegion, Placement, RegionHandle } from './api/forked-process.js';
+export { markCopies } from './api/copy-mark.js';
+export type { CopyMark } from './api/copy-mark.js';
 export { MessagePipe, SharedArea, SharedNumber } from './api/sharing.js';
 export type { Gate, Guard, Ring, SharingReport } from './api/sharing.js';
 export { spawn } from './api/spawn.js';
@@ -26,6 +28,8 @@ export type { FateRuns, FrameHolder, PageFate, ProcessFate } from './proc/frames
 export { parseSmaps, parseSmapsRollup, readSmaps, readSmapsRollup } from './proc/smaps.js';
 export { SMAPS_PERMS, parseSmapsTable, readSmapsRollupTable, readSmapsTable } from './proc/smaps-table.js';
 export type { SmapsTable } from './proc/smaps-table.js';
+export type { PagemapOptions, PagemapRange } from './proc/pagemap.js';
+export type { Pid } from './proc/read.js';
 export type { MapsVma, SmapsRollup, SmapsVma } from './proc/smaps.js';
 export { parseMaps, readVma } from './proc/vma.js';
 export type { VmaOptions } from './proc/vma.js';
@@ -36,9 +40,13 @@ export type { ProcessMemory, TreeMemory, TreeProcess } from './proc/process-tree
 export { TreeWatch } from './proc/tree-watch.js';
 export type { BrokenSharing, TreeSample, WatchedMemory } from './proc/tree-watch.js';
 export { commitFigures, parseMeminfo, readMeminfo } from './proc/meminfo.js';
+export type { CommitFigures, Meminfo } from './proc/meminfo.js';
 export { parseStat, parseStatm, readStat, readStatm } from './proc/stat.js';
+export type { Stat, Statm } from './proc/stat.js';
 export { parseStatus, readStatus } from './proc/status.js';
+export type { Status } from './proc/status.js';
 export { readVmstat } from './proc/vmstat.js';
+export type { Vmstat } from './proc/vmstat.js';
 export { pageSizeBytes, readHostFacts } from './proc/host.js';
 
 export { findLeftBehind, restoreLeftBehind } from './api/system-changes.js';
@@ -47,6 +55,7 @@ export type { Journal, Restored, RestoreStep } from './api/journal.js';
 
 export type {
   Access,
+  CgroupSpec,
   ForkRefusal,
   Machine,
   MapSpec,
@@ -64,11 +73,28 @@ export type { OpenOptions, WatchedMachine } from './machine/open.js';
 export { compareTraces } from './machine/compare.js';
 export { admitCountedFork, admitFork, strictMarginPages } from './machine/model/admission.js';
 
+export type { AdmissionRule, CommitFacts, ForkVerdict } from './machine/model/admission.js';
+export type { ModelOptions } from './machine/model/backend.js';
+
 export { defineExperiment, parseParams } from './experiments/define.js';
-export type { AnyExperiment, Experiment, ParamSpec, ParamSpecs, RunContext } from './experiments/define.js';
+export type {
+  AnyExperiment,
+  Conclusion,
+  Experiment,
+  MeasureContext,
+  Measurement,
+  Needs,
+  ParamSpec,
+  ParamSpecs,
+  ParamsOf,
+  RunContext,
+} from './experiments/define.js';
 export { experiments } from './experiments/catalogue.js';
 export { predictExperiment, runExperiment } from './experiments/run.js';
+export type { RunOptions } from './experiments/run.js';
 export { predictFork } from './machine/linux/predict.js';
+export type { ChargeReason, ForkPrediction, VmaCharge } from './machine/linux/predict.js';
+export type { AdmissionVerdict, CauseName, ForkErrno, ForkFailureCause, Likelihood } from './proc/fork-failure.js';
 
 export { holdFixture } from './fixtures/held.js';
 export type { HeldFixture, HoldOptions } from './fixtures/held.js';
@@ -79,8 +105,10 @@ export type { SavedTrace } from './fixtures/recorded.js';
 export type { HeldProcess, HeldRegion, Truth } from './schema/fixture.js';
 
 export type { Figure, Range, Unknown } from './schema/figure.js';
+export { assumedFacts } from './schema/assumed-facts.js';
+export type { PageRun } from './schema/selection.js';
 export type { HostFacts } from './schema/facts.js';
-export type { Check, Findings, ResultDocument } from './schema/result.js';
+export type { Check, Findings, ParamValues, ResultDocument } from './schema/result.js';
 export type {
   Advice,
   CommitReading,

@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
-import { FeatureUnavailableError, SystemError } from './errors.js';
+import { FeatureUnavailableError, SystemError, notLinux } from './errors.js';
 
 /** Memory of this process, known to JavaScript only through this object. */
 export interface NativeMapping {
@@ -205,13 +205,7 @@ export function addonPath(): string {
 let loaded: NativeAddon | undefined;
 
 function load(): NativeAddon {
-  if (process.platform !== 'linux') {
-    throw new FeatureUnavailableError(
-      'The Linux kernel',
-      `this is ${process.platform}`,
-      'Here the model works (modelMachine, cowlab run --model); run the real thing on Linux.',
-    );
-  }
+  if (process.platform !== 'linux') throw notLinux();
   const require = createRequire(import.meta.url);
   try {
     const addon = require(addonPath()) as NativeAddon;

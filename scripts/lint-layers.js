@@ -57,6 +57,8 @@ const LAYERS = [
   // It boots a command and brings out what that writes, and knows nothing of experiments.
   { name: 'vm', file: /^vm\//, values: ['own-program', 'errors', 'schema'] },
   { name: 'index', file: /^index\.ts$/, values: ['report', ...BELOW_CLI] },
+  // Fixtures and matchers for the tests of others.
+  { name: 'vitest', file: /^vitest\//, values: ['index', 'machine/linux', ...BELOW_MACHINE] },
   { name: 'cli', file: /^cli\//, values: ['index', 'report', 'vm', ...BELOW_CLI] },
 ];
 

@@ -77,6 +77,9 @@ export interface CountedFork {
   committedAfterKb: number;
 }
 
+/** Those that Node has forked or started and not waited for. */
+const childrenOfNode = new Set<ForkedProcess>();
+
 export class ForkedProcess {
   readonly pid: number;
   /** Nanoseconds that the call took in the parent: fork, or posix_spawn. */
@@ -100,6 +103,7 @@ export class ForkedProcess {
     this.#parent = parent;
     this.#regions = regions;
     if (parent) parent.#children.add(this);
+    else childrenOfNode.add(this);
     this.ended = birth.connection.ended.then(() => this.#reap());
   }
 
@@ -146,6 +150,19 @@ export class ForkedProcess {
   /** Whether the process has this region. */
   has(region: RegionHandle): boolean {
     return this.#regions.has(region);
+  }
+
+  /** @internal The living processes that have a region, Node aside. */
+  static withRegion(region: RegionHandle): ForkedProcess[] {
+    const found: ForkedProcess[] = [];
+    const look = (processes: Iterable<ForkedProcess>): void => {
+      for (const process of processes) {
+        if (process.has(region)) found.push(process);
+        look(process.#children);
+      }
+    };
+    look(childrenOfNode);
+    return found;
   }
 
   /** Where a region lies in this process. @throws TypeError if it has no such region. */
@@ -457,6 +474,7 @@ export class ForkedProcess {
     for (; !status; status = this.#waitAsChildOfNode()) await delay(1);
     this.#status = status;
     this.#regions.clear();
+    childrenOfNode.delete(this);
     const root = this.#ancestors().at(-1) ?? this;
     for (const child of this.#children) {
       // As the kernel does it, orphans go to the root. Without a root, what is left ends as its socket does.

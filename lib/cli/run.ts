@@ -1,5 +1,6 @@
 /** `cowlab run`: experiments, one after the other. */
 import { closeSync, existsSync, openSync, writeSync } from 'node:fs';
+import { totalmem } from 'node:os';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Listr, ListrLogger, ProcessOutput } from 'listr2';
@@ -10,6 +11,8 @@ import type { AnyExperiment } from '../experiments/define.js';
 import { CHANGES, predictExperiment, runExperiment } from '../experiments/run.js';
 import { readHostFacts } from '../proc/host.js';
 import { renderText } from '../report/text.js';
+import { assumedFacts } from '../schema/assumed-facts.js';
+import type { HostFacts } from '../schema/facts.js';
 import type { ParamValues, ResultDocument, Verdict } from '../schema/result.js';
 import { formatBytes } from '../schema/units.js';
 import { EXIT, UsageError, note, print, printJson, wantsColor } from './output.js';
@@ -65,8 +68,16 @@ export function plan(chosen: readonly AnyExperiment[], given: Record<string, str
   });
 }
 
-function describePlan({ experiment, params }: Planned): string {
-  const { memoryBytes, lacking, changes = [] } = experiment.needs(params, readHostFacts(process.pid));
+/** Of this host; where there is no Linux, what the model alone is asked for is predicted for a plain one. */
+function factsFor(flags: RunFlags): HostFacts {
+  if (process.platform === 'linux' || !flags.model) return readHostFacts(process.pid);
+  const memoryBytes = totalmem();
+  note(`this is ${process.platform}: predicting for a plain Linux with ${formatBytes(memoryBytes)} of RAM`);
+  return assumedFacts(memoryBytes);
+}
+
+function describePlan({ experiment, params }: Planned, flags: RunFlags): string {
+  const { memoryBytes, lacking, changes = [] } = experiment.needs(params, factsFor(flags));
   const settings = changes.map((change) => CHANGES[change]).join(' and ');
   const change = settings === '' ? 'change no setting' : `change ${settings} of the system, and put them back`;
   const uses = lacking ?? `would use up to ${formatBytes(memoryBytes)} of memory and ${change}`;
@@ -88,7 +99,7 @@ async function interrupt(): Promise<void> {
 }
 
 function runOne({ experiment, params }: Planned, flags: RunFlags, progress: (text: string) => void) {
-  if (flags.model) return predictExperiment(experiment, params, readHostFacts(process.pid), { progress });
+  if (flags.model) return predictExperiment(experiment, params, factsFor(flags), { progress });
   return runExperiment(experiment, params, {
     progress,
     allowSystemChanges: flags.allowSystemChanges === true,
@@ -163,7 +174,7 @@ export async function runCommand(names: readonly string[], flags: RunFlags): Pro
   for (const name of names) chosen.push(await findOrLoad(name));
   const planned = plan(chosen, parsePairs(flags.param ?? []));
   if (flags.dryRun) {
-    print(planned.map(describePlan).join('\n'));
+    print(planned.map((one) => describePlan(one, flags)).join('\n'));
     return EXIT.ok;
   }
   // Files are opened before anything is measured: a bad path must not cost a run.

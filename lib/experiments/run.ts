@@ -9,6 +9,7 @@ import { readMeminfo } from '../proc/meminfo.js';
 import type { HostFacts } from '../schema/facts.js';
 import { agrees, isUnknown } from '../schema/figure.js';
 import type { Check, Environment, Findings, ParamValues, ResultDocument, Verdict } from '../schema/result.js';
+import { SCHEMA_ID } from '../schema/schema-id.js';
 import type { Trace } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
 import { Closing } from './closing.js';
@@ -22,7 +23,6 @@ export interface RunOptions {
   allowSystemChanges?: boolean;
 }
 
-const SCHEMA_ID = 'urn:cowlab:result:1';
 const OVERCOMMIT = ['heuristic', 'always', 'never'] as const;
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
@@ -120,7 +120,7 @@ function compose(experiment: AnyExperiment, params: ParamValues, parts: Parts, s
     ? experiment.conclude(findings, agreed, params, facts)
     : { outcome: 'undecided' as const, inShort: 'It was not run.' };
   return {
-    $schema: SCHEMA_ID,
+    $schema: SCHEMA_ID.result,
     schemaVersion: 1,
     experiment: experiment.name,
     title: experiment.title,

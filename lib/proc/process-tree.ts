@@ -1,7 +1,7 @@
 /** The processes that descend from one, which may be anybody's: they come and go while one looks. */
 import { readdirSync } from 'node:fs';
 import { FeatureUnavailableError, SystemError } from '../errors.js';
-import { PROC_ROOT } from './read.js';
+import { PROC_ROOT, hostError } from './read.js';
 import { privateKb, readSmapsRollup } from './smaps.js';
 import type { SmapsRollup } from './smaps.js';
 import { readStat } from './stat.js';
@@ -62,10 +62,17 @@ export function descendantsOf(roots: number | ReadonlySet<number>, processes: re
   return found;
 }
 
+function readPids(procRoot: string): string[] {
+  try {
+    return readdirSync(procRoot).filter((name) => /^[1-9][0-9]*$/.test(name));
+  } catch (error) {
+    throw hostError(error, procRoot);
+  }
+}
+
 /** stat of all processes but those that are hidden from this user [proc(5): hidepid]. */
 export function readStats(procRoot: string = PROC_ROOT): Stat[] {
-  const pids = readdirSync(procRoot).filter((name) => /^[1-9][0-9]*$/.test(name));
-  return pids.flatMap((pid): Stat[] => {
+  return readPids(procRoot).flatMap((pid): Stat[] => {
     const stat = tryProcess(() => readStat(Number(pid), procRoot));
     return typeof stat === 'object' ? [stat] : [];
   });

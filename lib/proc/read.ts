@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
-import { SystemError } from '../errors.js';
+import { SystemError, notLinux } from '../errors.js';
 
 export const PROC_ROOT = '/proc';
 export const SYS_ROOT = '/sys';
@@ -55,8 +55,14 @@ function errnoOf(code: string): number {
   return 0;
 }
 
+/** A file of a kernel that is not there at all, and not of a saved tree. */
+function isForeign(path: string): boolean {
+  return process.platform !== 'linux' && [PROC_ROOT, SYS_ROOT].some((root) => `${path}/`.startsWith(`${root}/`));
+}
+
 /** Turns an error of node:fs on a file of /proc/PID into a SystemError with a sentence that says what to do. */
 export function pidError(error: unknown, pid: Pid, path: string): unknown {
+  if (isForeign(path)) return notLinux();
   const code = errnoCode(error);
   if (code === undefined) return error;
   const syscall = error instanceof Error && 'syscall' in error ? String(error.syscall) : 'open';
@@ -92,6 +98,13 @@ export function readPidFile(pid: Pid, name: string, procRoot: string = PROC_ROOT
   }
 }
 
+/** Turns an error of node:fs on a file that the host as a whole has into a SystemError. */
+export function hostError(error: unknown, path: string): unknown {
+  if (isForeign(path)) return notLinux();
+  const code = errnoCode(error);
+  return code === undefined ? error : new SystemError({ code, errno: errnoOf(code), syscall: 'open', message: path });
+}
+
 /**
  * Reads a text file that the host as a whole has, such as /proc/meminfo.
  * @throws SystemError with the errno of open(2) or read(2).
@@ -100,9 +113,7 @@ export function readHostFile(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    const code = errnoCode(error);
-    if (code === undefined) throw error;
-    throw new SystemError({ code, errno: errnoOf(code), syscall: 'open', message: path });
+    throw hostError(error, path);
   }
 }
 

@@ -30,6 +30,8 @@ function fileName(text: string, index: number): string {
 
 beforeAll(() => {
   mkdirSync(FOLDER, { recursive: true });
+  // Else vitest would find ours.
+  writeFileSync(join(FOLDER, 'vitest.config.mjs'), 'export default {};');
   scripts.forEach(({ text }, index) => {
     writeFileSync(join(FOLDER, fileName(text, index)), text);
   });
@@ -48,7 +50,9 @@ describe('every code block of the README runs as it stands', () => {
   test.each(scripts.map(({ text }, index) => ({ name: fileName(text, index), text })))(
     '$name',
     async ({ name, text }) => {
-      const { code, signal, stdout, stderr } = await run(process.execPath, [join(FOLDER, name)]);
+      const tests = [join(ROOT, 'node_modules/vitest/vitest.mjs'), 'run', '--root', FOLDER, name];
+      const args = name.endsWith('.test.mjs') ? tests : [join(FOLDER, name)];
+      const { code, signal, stdout, stderr } = await run(process.execPath, args);
       expect(stderr).toBe('');
       expect({ code, signal }).toEqual({ code: 0, signal: null });
       // What a comment after console.log says is printed: numbers, where it gives them.

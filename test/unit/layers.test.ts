@@ -72,9 +72,14 @@ tester.run('layers', plugin.rules.layers, {
       `import '../report/html.js'; import '../index.js'; import '../native.js'; import '../vm/guest.js'`,
     ),
     allowed(
-      'the index imports all but the command line',
+      'the index imports what is below it',
       'lib/index.ts',
       `export * from './report/html.js'; export * from './api/fork.js'`,
+    ),
+    allowed(
+      'fixtures and matchers import the index and what it stands on',
+      'lib/vitest/matchers.ts',
+      `import '../index.js'; import '../api/fork.js'; import 'vitest'`,
     ),
     allowed('tests may import anything', 'test/kernel/fork.test.ts', `import '../../lib/cli/main.js'`),
     allowed('what is computed at run time is not judged', 'lib/cli/run.ts', `await import(file)`),
@@ -133,6 +138,8 @@ tester.run('layers', plugin.rules.layers, {
     caught('vm imports an experiment', 'lib/vm/guest.ts', `import '../experiments/enomem.js'`, 'upwards'),
     caught('vm imports proc', 'lib/vm/guest.ts', `import '../proc/meminfo.js'`, 'upwards'),
     caught('the index imports vm', 'lib/index.ts', `export * from './vm/guest.js'`, 'upwards'),
+    caught('the index imports vitest', 'lib/index.ts', `export * from './vitest/index.js'`, 'upwards'),
+    caught('fixtures import the command line', 'lib/vitest/fixtures.ts', `import '../cli/run.js'`, 'upwards'),
     caught('the index imports the command line', 'lib/index.ts', `export * from './cli/main.js'`, 'upwards'),
     caught(
       'an experiment imports the package by its name',
