@@ -47,7 +47,10 @@ export function readBootId(): string {
 }
 
 /** What a journal may ask for; it is data from a file, and root carries it out. */
-const SETTING = /^\/proc\/sys\/vm\/(overcommit_(memory|ratio|kbytes)|admin_reserve_kbytes|nr_hugepages)$/;
+const SETTING = new RegExp(
+  '^(/proc/sys/vm/(overcommit_(memory|ratio|kbytes)|admin_reserve_kbytes|nr_hugepages)' +
+    '|/sys/kernel/mm/ksm/(run|pages_to_scan|sleep_millisecs|smart_scan|use_zero_pages))$',
+);
 /** Wherever cgroups are mounted; applyJournal asks whether it is one. */
 const OWN_CGROUP = /^(\/[^/]+)+\/cowlab-[0-9a-f-]+$/;
 const OWN_SWAP = /^(\/[^/]+)+\/cowlab-swap$/;
@@ -144,7 +147,8 @@ function restoreStep(step: RestoreStep, sameBoot: boolean): Restored {
 
 /**
  * Carries a journal out and removes it, unless a step fails. Its lock must be held.
- * Settings under /proc and cgroups do not survive a boot, so after one nothing is left to do but to remove a swap file.
+ * Settings under /proc and /sys and cgroups do not survive a boot, so after one nothing is left to do but to remove a swap
+ * file.
  */
 export function applyJournal(directory: string, journal: Journal, bootId = readBootId()): Restored[] {
   const restored = journal.steps.map((step) => restoreStep(step, journal.bootId === bootId));

@@ -28,6 +28,8 @@ import type { CgroupPlan } from './limited-cgroup.js';
 import { applyJournal, journalPath, lockPath, readBootId, readJournal, stateDirectory } from './journal.js';
 import type { Journal, Restored, RestoreStep } from './journal.js';
 import { requireSwapRights, swapFilePath, turnSwapOn } from './swap-file.js';
+import { ksmPath, ksmSettings, requireIdleKsm, restoreKsm } from './ksm-settings.js';
+import type { KsmSetting } from './ksm-settings.js';
 
 /** vm.overcommit_* and vm.admin_reserve_kbytes; what is left out stays as it is. */
 export interface OvercommitSettings {
@@ -191,6 +193,8 @@ export interface PlannedChanges {
   hugetlb?: boolean;
   /** A swap file that will be made, in the state directory. */
   swap?: boolean;
+  /** /sys/kernel/mm/ksm. */
+  ksm?: boolean;
   /** A cgroup that will be made. */
   cgroup?: CgroupPlan;
   /** What for, for people who meet the lock. */
@@ -230,6 +234,8 @@ export class SystemChanges {
     if (planned.overcommit) for (const name of Object.values(SETTINGS)) requireWritable(settingPath(name));
     if (planned.hugetlb) requireWritable(settingPath(POOL));
     if (planned.swap) requireSwapRights();
+    if (planned.ksm) requireIdleKsm();
+    if (planned.ksm) requireWritable(ksmPath('run'));
     const lock = takeLock(directory, planned.purpose);
     try {
       if (readJournal(directory)) {
@@ -248,6 +254,7 @@ export class SystemChanges {
       }
       // Last: strict overcommit could refuse the memory to bring its pages back [mm/swapfile.c: swapoff].
       if (planned.swap) steps.push({ action: 'swapoff', path: swapFilePath(directory) });
+      if (planned.ksm) steps.unshift(...restoreKsm());
       const journal: Journal = {
         version: 1,
         bootId: readBootId(),
@@ -277,8 +284,27 @@ export class SystemChanges {
     return this.#plans(POOL);
   }
 
+  /** Whether the settings of ksmd were planned. */
+  get allowsKsm(): boolean {
+    return this.#steps.some(({ path }) => path === ksmPath('run'));
+  }
+
   #plans(name: string): boolean {
     return this.#steps.some(({ path }) => path === settingPath(name));
+  }
+
+  /**
+   * Sets what ksmd goes by, in the order given, under the kernel's names; what the kernel has not got is passed over.
+   * With `run: 0` it has stopped on return.
+   * @throws SystemError of write(2).
+   */
+  setKsm(settings: Partial<Record<KsmSetting, number>>): void {
+    if (!this.allowsKsm) throw new TypeError('changing /sys/kernel/mm/ksm was not planned');
+    if (this.#restored) throw new TypeError('the settings have been put back');
+    const known = new Set<string>(ksmSettings());
+    for (const [setting, value] of Object.entries(settings)) {
+      if (known.has(setting)) writeFileSync(ksmPath(setting as KsmSetting), String(value));
+    }
   }
 
   /**

@@ -55,6 +55,11 @@ describe('a journal', () => {
     expect(parseJournal(JSON.stringify(JOURNAL))).toEqual(JOURNAL);
   });
 
+  it('may ask for the settings of ksmd', () => {
+    const text = withSteps({ action: 'write', path: '/sys/kernel/mm/ksm/run', value: '0' });
+    expect(parseJournal(text).steps).toHaveLength(1);
+  });
+
   test.each([
     ['no JSON', '{', /not JSON/],
     ['another version', JSON.stringify({ ...JOURNAL, version: 2 }), /another version/],
@@ -64,6 +69,7 @@ describe('a journal', () => {
     ['a file of others', withSteps({ action: 'write', path: '/etc/passwd', value: '0' }), /never changes/],
     ['a way out', withSteps({ action: 'remove', path: '/sys/fs/cgroup/../../../home/cowlab-1' }), /never changes/],
     ['another setting', withSteps({ action: 'write', path: '/proc/sys/kernel/panic', value: '1' }), /never changes/],
+    ['another of KSM', withSteps({ action: 'write', path: '/sys/kernel/mm/ksm/full_scans', value: '1' }), /never/],
     ['another value', withSteps({ action: 'write', path: '/proc/sys/vm/overcommit_ratio', value: 'x' }), /never/],
     ['a cgroup of others', withSteps({ action: 'remove', path: '/sys/fs/cgroup/memory/system.slice' }), /never/],
     ['swap of others', withSteps({ action: 'swapoff', path: '/swapfile' }), /never changes/],
