@@ -49,7 +49,7 @@ export function readBootId(): string {
 /** What a journal may ask for; it is data from a file, and root carries it out. */
 const SETTING = new RegExp(
   '^(/proc/sys/vm/(overcommit_(memory|ratio|kbytes)|admin_reserve_kbytes|nr_hugepages)' +
-    '|/sys/kernel/mm/ksm/(run|pages_to_scan|sleep_millisecs|smart_scan|use_zero_pages))$',
+    '|/sys/kernel/mm/ksm/(run|max_page_sharing|pages_to_scan|sleep_millisecs|smart_scan|use_zero_pages))$',
 );
 /** Wherever cgroups are mounted; applyJournal asks whether it is one. */
 const OWN_CGROUP = /^(\/[^/]+)+\/cowlab-[0-9a-f-]+$/;

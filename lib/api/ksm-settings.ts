@@ -8,8 +8,14 @@ import type { RestoreStep } from './journal.js';
 
 const ROOT = '/sys/kernel/mm/ksm';
 
-/** In the order in which they are put back: ksmd first stops. */
-const SETTINGS = ['run', 'pages_to_scan', 'sleep_millisecs', 'smart_scan', 'use_zero_pages'] as const;
+const SETTINGS = [
+  'run',
+  'max_page_sharing',
+  'pages_to_scan',
+  'sleep_millisecs',
+  'smart_scan',
+  'use_zero_pages',
+] as const;
 export type KsmSetting = (typeof SETTINGS)[number];
 
 export function ksmPath(setting: KsmSetting): string {
@@ -24,16 +30,17 @@ export function ksmSettings(): KsmSetting[] {
 /** @throws FeatureUnavailableError where there is no KSM, or where others have ksmd running or tuned by itself. */
 export function requireIdleKsm(): void {
   const feature = 'Merging pages by KSM';
-  const run = readKsm()?.run;
-  if (run === undefined) {
+  const state = readKsm();
+  if (state === undefined) {
     throw new FeatureUnavailableError(
       feature,
       'this kernel does not show it (CONFIG_KSM)',
       'Use another: `cowlab vm`.',
     );
   }
-  if (run === 1) {
-    throw new FeatureUnavailableError(feature, 'ksmd runs already, for others', `Stop it: echo 0 > ${ROOT}/run`);
+  if (state.run === 1 || state.pagesShared) {
+    const others = state.run === 1 ? 'ksmd runs already, for others' : 'others have merged pages';
+    throw new FeatureUnavailableError(feature, others, `Stop it, and unmerge: echo 2 > ${ROOT}/run`);
   }
   if (readIfThere(join(ROOT, 'advisor_mode'))?.includes('[scan-time]')) {
     throw new FeatureUnavailableError(
@@ -44,10 +51,14 @@ export function requireIdleKsm(): void {
   }
 }
 
-/** How each setting is put back. */
+/**
+ * How each setting is put back. First ksmd stops, and what it has merged is unmerged (2): max_page_sharing cannot be
+ * changed before that [max_page_sharing_store].
+ */
 export function restoreKsm(): RestoreStep[] {
-  return ksmSettings().map((setting) => {
+  const restored = ksmSettings().map((setting): RestoreStep => {
     const path = ksmPath(setting);
     return { action: 'write', path, value: readFileSync(path, 'utf8').trim() };
   });
+  return [{ action: 'write', path: ksmPath('run'), value: '2' }, ...restored.slice(1), ...restored.slice(0, 1)];
 }

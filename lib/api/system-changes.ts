@@ -373,7 +373,9 @@ export class SystemChanges {
       const step = this.#steps[Number(reports.readBigUInt64LE(at)) - 1];
       failures.push(`${step?.path ?? 'a setting'}: ${errnoName(Number(reports.readBigUInt64LE(at + 8)))}`);
     }
-    for (const step of this.#steps) {
+    // Some are written twice.
+    const last = new Map(this.#steps.map((step) => [step.path, step]));
+    for (const step of last.values()) {
       if (step.action === 'swapoff' && existsSync(step.path)) failures.push(`${step.path} is still there`);
       if (step.action !== 'write') continue;
       const found = readFileSync(step.path, 'utf8').trim();

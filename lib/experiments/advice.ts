@@ -8,6 +8,7 @@ import type { Observation } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
 import { defineExperiment, requireWholePages } from './define.js';
 import type { ParamsOf, RunContext } from './define.js';
+import { checkMergedByHand, describeMerging, mergeAlike } from './merging.js';
 import { rawRows } from './raw-rows.js';
 import {
   chargedPages,
@@ -21,6 +22,7 @@ import {
 
 const params = {
   size: { type: 'size', default: 16 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
+  ksm: { type: 'boolean', default: false, describe: 'merge equal pages too, by ksmd (--allow-system-changes)' },
 } as const;
 type Params = ParamsOf<typeof params>;
 type Context = RunContext<typeof params>;
@@ -95,6 +97,20 @@ async function tryAdvice({ machine, params: values, progress, sample }: Context,
 async function program(context: Context): Promise<Findings> {
   const all: [Kind, Measured][] = [];
   for (const kind of kindsFor(context.machine.facts)) all.push([kind, await tryAdvice(context, kind)]);
+  const findings = findingsOf(context, all);
+  return context.params.ksm ? joined(findings, await mergeAlike(context)) : findings;
+}
+
+function joined(first: Findings, second: Findings): Findings {
+  return {
+    figures: [...first.figures, ...second.figures],
+    tables: [...first.tables, ...second.tables],
+    plots: [...first.plots, ...second.plots],
+    notes: [...first.notes, ...second.notes],
+  };
+}
+
+function findingsOf(context: Context, all: readonly [Kind, Measured][]): Findings {
   return {
     figures: all.flatMap(([kind, measured]) =>
       MEASURES.map((what): NamedFigure => {
@@ -132,6 +148,11 @@ function ksmNotes({ hasKsm, ksmRuns }: HostFacts): string[] {
     'ksmd runs (/sys/kernel/mm/ksm/run is 1), so nobody knows when pages of MERGEABLE are merged: its figures are not ' +
       'judged, and a run during which ksmd merges or copies is inconclusive.',
   ];
+}
+
+function ksmSentence(findings: Findings, merged: boolean, hasKsm: boolean | undefined): string {
+  if (merged) return ` ${describeMerging(findings)}`;
+  return hasKsm === false ? '' : ' Nor does MERGEABLE: it only lets ksmd merge pages later, if that runs.';
 }
 
 /** What one can say beforehand, for so many pages. */
@@ -173,17 +194,22 @@ export const advice = defineExperiment({
 
   needs(values, facts) {
     requireWholePages('size', values.size, facts.pageSizeBytes);
-    return { memoryBytes: values.size * 2 };
+    const memoryBytes = values.size * 2;
+    if (!values.ksm) return { memoryBytes };
+    if (facts.hasKsm === false) return { memoryBytes, lacking: 'this kernel has no KSM (CONFIG_KSM)' };
+    return { memoryBytes, changes: ['ksm'] };
   },
 
   run: program,
 
   measure({ findings, params: values, machine }) {
-    const checks = checkByHand(findings, values, machine.facts);
+    const { facts } = machine;
+    const checks = checkByHand(findings, values, facts);
+    if (values.ksm) checks.push(...checkMergedByHand(findings, values.size / facts.pageSizeBytes, facts));
     return Promise.resolve({ figures: [], tables: [], plots: [], notes: [], checks });
   },
 
-  conclude(_findings, agreed, { size }, { hasKsm }) {
+  conclude(findings, agreed, { size, ksm }, { hasKsm }) {
     if (!agreed) return { outcome: 'undecided', inShort: 'Prediction and measurement differ; see the checks.' };
     const all = formatBytes(size);
     return {
@@ -193,7 +219,7 @@ export const advice = defineExperiment({
         'mapping. WIPEONFORK hides what is in it; the fork is charged for all the same, and what the child writes takes ' +
         'as much memory as copies would. To populate for writing in the child copies everything in one call, in which ' +
         'the faults are taken; to populate for reading changes nothing, since all is there.' +
-        (hasKsm === false ? '' : ' Nor does MERGEABLE: it only lets ksmd merge pages later, if that runs.'),
+        ksmSentence(findings, ksm, hasKsm),
     };
   },
 });

@@ -50,6 +50,7 @@ export function describeEnvironment(facts: HostFacts): Environment {
 export const CHANGES: Record<SystemChange, string> = {
   overcommit: 'vm.overcommit_memory and its limits',
   hugetlb: 'vm.nr_hugepages, the pool of huge pages',
+  ksm: '/sys/kernel/mm/ksm, what ksmd does',
   cgroup: 'the cgroups (it makes one of its own)',
 };
 

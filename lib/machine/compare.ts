@@ -132,6 +132,16 @@ function compareMemory(name: string, basis: Basis, expected: Outcome, measured: 
   return [check(`${name}: charged to the cgroup before it`, 'pages', basis, ours.usagePages, theirs.usagePages)];
 }
 
+/** All that KSM has merged in the whole system, so that pages of others among it are noticed. */
+function compareMerged(name: string, basis: Basis, expected: Outcome, measured: Outcome): Check[] {
+  const [ours, theirs] = [expected.merged, measured.merged];
+  if (!ours || !theirs) return [];
+  return [
+    check(`${name}: merged pages`, 'pages', basis, ours.sharedPages, theirs.sharedPages),
+    check(`${name}: pages in whose place they are`, 'pages', basis, ours.sharingPages, theirs.sharingPages),
+  ];
+}
+
 /** Frames of regions, where both know them: as the model does always, and the kernel tells to CAP_SYS_ADMIN. */
 function compareFrames(basis: Basis, { frames: ours }: Observation, { label, frames: theirs }: Observation): Check[] {
   if (!ours || !theirs) return [];
@@ -177,6 +187,7 @@ export function compareTraces(expected: Trace, measured: Trace, basis: Basis = '
     }
     checks.push(...compareOutcomes(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
     checks.push(...compareCommit(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
+    checks.push(...compareMerged(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
     checks.push(...compareMemory(stepName(theirs.step, index), basis, ours.outcome, theirs.outcome));
     checks.push(...compareObservations(basis, ours.outcome, theirs.outcome));
   }

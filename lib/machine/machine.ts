@@ -147,7 +147,7 @@ export interface CgroupSpec {
 }
 
 /** What a Machine on the kernel may change of the system, which is put back when it is closed or dies. */
-export type SystemChange = 'overcommit' | 'hugetlb' | 'cgroup';
+export type SystemChange = 'overcommit' | 'hugetlb' | 'ksm' | 'cgroup';
 
 export interface Machine extends AsyncDisposable {
   readonly facts: HostFacts;
@@ -168,6 +168,12 @@ export interface Machine extends AsyncDisposable {
    * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed.
    */
   setHugetlbPages(pages: number): Promise<number>;
+  /**
+   * Has ksmd merge equal pages of mergeable memory (advice 'mergeable') of all processes, and stop when it finds no more:
+   * pages of a Machine hold zeros, or what its writes leave. Any number may share one page (max_page_sharing is raised).
+   * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed.
+   */
+  mergePages(): Promise<void>;
   /** The memory of the whole system as it is now. */
   readMemory(): Promise<SystemMemory>;
   /**

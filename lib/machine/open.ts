@@ -18,7 +18,9 @@ export function modelMachine(facts: HostFacts, options?: ModelOptions): Machine 
 
 /** What the steps of a recorded program change of the system. */
 export function changesOf(trace: Trace): SystemChange[] {
-  return (['overcommit', 'hugetlb', 'cgroup'] as const).filter((op) => trace.some(({ step }) => step.op === op));
+  const changes = { overcommit: 'overcommit', hugetlb: 'hugetlb', cgroup: 'cgroup', merge: 'ksm' } as const;
+  const ops = new Set(trace.map(({ step }) => step.op));
+  return Object.entries(changes).flatMap(([op, change]) => (ops.has(op as keyof typeof changes) ? [change] : []));
 }
 
 /** A model that is told a program piece by piece, and what came of it so far. */

@@ -75,6 +75,10 @@ export class ProgramMachine implements Machine {
     });
   }
 
+  async mergePages(): Promise<void> {
+    await this.perform({ op: 'merge' });
+  }
+
   readMemory(): Promise<SystemMemory> {
     return this.inTurn(() => Promise.resolve(this.#backend.readMemory()));
   }

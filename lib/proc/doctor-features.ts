@@ -165,7 +165,7 @@ export function ksmFinding({ sysRoot }: DoctorContext): Finding {
     ...base,
     status: 'limited',
     found: `there, not running (run=${ksm.run})`,
-    remedy: 'echo 1 | sudo tee /sys/kernel/mm/ksm/run while the experiment runs',
+    remedy: 'sudo cowlab run advice --param ksm=true --allow-system-changes has it run meanwhile',
   };
 }
 

@@ -126,10 +126,15 @@ function countDifferent(all: readonly Float64Array[]): number {
 /** Pages looked at at a time: memory of terabytes must not need gigabytes of frame numbers. */
 const PAGES_PER_LOOK = 2 ** 18;
 
-/** How many different frames stand behind the same memory in several processes. @throws As readFrames(). */
-export function countFrames(holders: readonly FrameHolder[]): number {
+/**
+ * How many different frames stand behind the same memory in several processes.
+ * @param mergeable One frame may stand behind several pages (KSM), and counts once all the same; otherwise none does.
+ * @throws As readFrames().
+ */
+export function countFrames(holders: readonly FrameHolder[], mergeable = false): number {
   const pages = Math.max(0, ...holders.map((holder) => holder.pages));
   const unit = BigInt(native().pageSizeBytes);
+  const seen = new Set<number>();
   let count = 0;
   for (let first = 0; first < pages; first += PAGES_PER_LOOK) {
     const all = holders
@@ -140,9 +145,12 @@ export function countFrames(holders: readonly FrameHolder[]): number {
           pages: Math.min(PAGES_PER_LOOK, length - first),
         }),
       );
-    count += countDifferent(all);
+    if (mergeable) for (const frames of all) for (const frame of frames) seen.add(frame);
+    else count += countDifferent(all);
   }
-  return count;
+  // 0 is no frame.
+  seen.delete(0);
+  return mergeable ? seen.size : count;
 }
 
 /** Whether page frames are shown to this process. */

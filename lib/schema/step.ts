@@ -85,6 +85,8 @@ export const StepSchema = Type.Union([
   }),
   /** vm.nr_hugepages of the whole machine: pages of the default huge size in the pool. */
   Type.Object({ op: Type.Literal('hugetlb'), pages: PageCount }),
+  /** ksmd goes through all mergeable memory until it finds nothing more to merge. */
+  Type.Object({ op: Type.Literal('merge') }),
   /** Limits of a cgroup that the machine makes for its processes: memory.max and pids.max. */
   Type.Object({
     op: Type.Literal('cgroup'),
@@ -242,6 +244,8 @@ export const OutcomeSchema = Type.Object({
   committedPages: Type.Optional(PageCount),
   /** The pool after vm.nr_hugepages was set, which a replay takes from here. */
   hugetlbPool: Type.Optional(HugetlbPoolSchema),
+  /** Of all merged pages: how many there are, and the mappings of each beyond the first (pages_shared, pages_sharing). */
+  merged: Type.Optional(Type.Object({ sharedPages: FigureSchema, sharingPages: FigureSchema })),
   /** Of a step of a process in a cgroup with a memory limit. */
   memory: Type.Optional(MemoryReadingSchema),
   /** Processes that the OOM killer ended in this step, beside the one whose step it is. */

@@ -23,8 +23,8 @@ constexpr int kChannel = kFirstKept;
 
 // A cgroup can be removed once its last process has been reaped, which those who end with the maker
 // are soon.
-constexpr uint64_t kRemovalPatienceNs = 30'000'000'000;
-constexpr int kRemovalPauseMs = 5;
+constexpr uint64_t kPatienceNs = 30'000'000'000;
+constexpr int kPauseMs = 5;
 
 // All that the forked process needs, made before the fork.
 struct Prepared {
@@ -66,13 +66,7 @@ int write_setting(const RestoreStep& step) {
 }
 
 int remove_directory(const RestoreStep& step) {
-  const uint64_t start = now_ns();
-  while (rmdir(step.path.c_str()) != 0) {
-    if (errno == ENOENT) return 0;
-    if (errno != EBUSY || now_ns() - start > kRemovalPatienceNs) return errno;
-    poll(nullptr, 0, kRemovalPauseMs);
-  }
-  return 0;
+  return rmdir(step.path.c_str()) == 0 || errno == ENOENT ? 0 : errno;
 }
 
 // While its swap is on, a file cannot be removed [fs/namei.c: may_delete], nor may it be.
@@ -82,7 +76,7 @@ int remove_swap(const RestoreStep& step) {
   return unlink(step.path.c_str()) == 0 || errno == ENOENT ? 0 : errno;
 }
 
-int carry_out(const RestoreStep& step) {
+int try_step(const RestoreStep& step) {
   switch (step.action) {
     case RestoreStep::kWrite:
       return write_setting(step);
@@ -92,6 +86,17 @@ int carry_out(const RestoreStep& step) {
       return remove_swap(step);
   }
   return EINVAL;
+}
+
+// A cgroup is busy while it has processes, and max_page_sharing while pages are merged that a
+// dying process still maps.
+int take_step(const RestoreStep& step) {
+  const uint64_t start = now_ns();
+  for (;;) {
+    const int error = try_step(step);
+    if (error != EBUSY || now_ns() - start > kPatienceNs) return error;
+    poll(nullptr, 0, kPauseMs);
+  }
 }
 
 // Nobody may be there any more to hear it.
@@ -109,7 +114,8 @@ void restore(const Prepared& prepared) {
   const RestorerPlan& plan = *prepared.plan;
   bool failed = false;
   for (size_t i = 0; i < plan.steps.size(); i++) {
-    const int error = carry_out(plan.steps[i]);
+    const RestoreStep& step = plan.steps[i];
+    const int error = take_step(step);
     if (error == 0) continue;
     failed = true;
     say(i + 1, error);

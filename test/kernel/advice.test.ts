@@ -6,6 +6,7 @@ import { runExperiment } from '../../lib/experiments/run.js';
 import { readHostFacts } from '../../lib/proc/host.js';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
+import { whyNoKsmd } from '../ksm-settings.js';
 import { failedBases, isRedWith, withChildren, withRoot } from './red.js';
 
 const PAGES = 300;
@@ -41,6 +42,28 @@ describe('advice', () => {
   test('sizes that are no pages are refused', () => {
     const needs = () => advice.needs(parseParams(advice, { size: 4097 }), readHostFacts(process.pid));
     expect(needs).toThrow(/size must be a multiple of the page size/);
+  });
+});
+
+describe('advice with ksm=true', () => {
+  test('what both have written alike is merged into one page, and each write copies it again', async ({ skip }) => {
+    const why = whyNoKsmd();
+    if (why !== undefined) skip(why);
+    const params = parseParams(advice, { size: PAGES * 4096, ksm: true });
+    const result = await runExperiment(advice, params, { allowSystemChanges: true });
+    expect(result.reason).toMatch(/checks agree/);
+    expect(result.verdict).toBe('pass');
+    expect(result.measurement?.tables[1]?.rows).toEqual([['2.34 MiB', '2 KiB', '0', '300', '1.17 MiB']]);
+    expect(result.claim.inShort).toMatch(/2.34 MiB became/);
+    for (const mutation of ['merged-pages-are-clean', 'merged-counts-are-local'] as const) {
+      expect(await isRedWith(mutation, result), mutation).toBe(true);
+    }
+  });
+
+  test('it is skipped, with what would allow it, without leave to change the system', async ({ skip }) => {
+    if (readHostFacts(process.pid).hasKsm === false) skip('this kernel has no KSM');
+    const { verdict, reason } = await runExperiment(advice, parseParams(advice, { ksm: true }));
+    expect([verdict, reason]).toEqual(['skip', expect.stringMatching(/ksmd.*--allow-system-changes/)]);
   });
 });
 

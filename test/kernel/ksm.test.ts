@@ -14,7 +14,7 @@ import { at } from '../anchor.js';
 import { whyNoKsmd } from '../ksm-settings.js';
 
 const why = whyNoKsmd();
-const NAMES = ['run', 'pages_to_scan', 'sleep_millisecs', 'smart_scan', 'use_zero_pages'];
+const NAMES = ['run', 'max_page_sharing', 'pages_to_scan', 'sleep_millisecs', 'smart_scan', 'use_zero_pages'];
 
 function settings(): Record<string, string> {
   const there = NAMES.map((name) => [name, `/sys/kernel/mm/ksm/${name}`] as const).filter(([, path]) =>
@@ -84,14 +84,16 @@ test('while ksmd merges, the model says nothing wrong of any page, figure or fau
 });
 
 test(
-  'the experiment advice is inconclusive while ksmd merges, and never wrong',
+  'the experiment advice is never wrong while ksmd runs, and inconclusive where it merged',
   { timeout: 120_000 },
   async ({ skip }) => {
     if (why !== undefined) skip(why);
     startKsmd();
     const { verdict, reason, checks } = await runExperiment(advice, parseParams(advice, { size: 2 ** 24 }));
     expect(checks.filter(({ pass }) => pass === false).map(describeCheck)).toEqual([]);
-    expect([verdict, reason]).toEqual(['inconclusive', expect.stringMatching(/KSM/)]);
+    // Whether ksmd has come through meanwhile nobody knows.
+    expect(['pass', 'inconclusive']).toContain(verdict);
+    expect(reason).toMatch(verdict === 'pass' ? /figures cannot be known/ : /KSM/);
   },
 );
 
@@ -103,19 +105,24 @@ test('where ksmd runs already, nobody sets it going a second time', ({ skip }) =
 
 test('the settings of ksmd are put back when the process that set them is killed', async ({ skip }) => {
   if (why !== undefined) skip(why);
-  const script = `const { SystemChanges } = await import(process.env.COWLAB_CHANGES);
-    const changes = SystemChanges.begin({ ksm: true, purpose: 'a test' });
-    changes.setKsm({ pages_to_scan: 1234, sleep_millisecs: 7, use_zero_pages: 1, smart_scan: 0, run: 1 });
-    console.log('set');
-    setInterval(() => {}, 1e6);`;
-  const env = { ...process.env, COWLAB_CHANGES: new URL('../../dist/api/system-changes.js', import.meta.url).href };
+  const script = `const { openMachine } = await import(process.env.COWLAB_LIBRARY);
+    const machine = await openMachine({ allow: ['ksm'], purpose: 'a test' });
+    const region = await machine.root.map({ pages: 3000 });
+    await machine.root.write(region);
+    await machine.root.advise(region, 'mergeable');
+    await machine.root.fork();
+    await machine.mergePages();
+    console.log('merged');
+    for (;;) await machine.mergePages();`;
+  const env = { ...process.env, COWLAB_LIBRARY: new URL('../../dist/index.js', import.meta.url).href };
   const changer = spawn(process.execPath, ['--input-type=module', '-e', script], {
     env,
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   const exited = once(changer, 'exit');
   await once(changer.stdout, 'data');
-  expect(settings()).toMatchObject({ run: '1', pages_to_scan: '1234', sleep_millisecs: '7' });
+  expect(settings()['max_page_sharing']).not.toBe(before['max_page_sharing']);
+  expect(readKsm()?.pagesSharing).toBe(5999);
   changer.kill('SIGKILL');
   await exited;
   changer.stdout.destroy();

@@ -40,6 +40,7 @@ it('each rule begins with the version that brought it', () => {
   expect(begins('unchargesUnwritten')).toEqual([6, 7]);
   expect(begins('mergesWithUnwrittenNeighbour')).toEqual([6, 16]);
   expect(begins('protectsHugeWritable')).toEqual([6, 2]);
+  expect(begins('unsharesMerged')).toEqual([6, 2]);
   expect(begins('countsUnreadableHuge')).toEqual([6, 6]);
   expect(begins('replacesHugeZeroPage')).toEqual([6, 13]);
   expect(begins('reclaimsTables')).toEqual([6, 14]);

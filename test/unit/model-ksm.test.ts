@@ -4,10 +4,12 @@ import { advice } from '../../lib/experiments/advice.js';
 import { parseParams } from '../../lib/experiments/define.js';
 import { predictExperiment } from '../../lib/experiments/run.js';
 import type { Machine, Process, Region } from '../../lib/machine/machine.js';
+import { mergeMutations } from '../../lib/machine/model/mutation.js';
 import { modelMachine } from '../../lib/machine/open.js';
 import { isUnknown } from '../../lib/schema/figure.js';
 import { at } from '../anchor.js';
 import { testFacts } from '../facts.js';
+import { mergeAnchors } from '../ksm-merge-anchors.js';
 
 const withoutKsm = { ...testFacts, hasKsm: false };
 const whileRunning = { ...testFacts, ksmRuns: true };
@@ -77,7 +79,7 @@ describe('where ksmd runs', () => {
     const region = await child.map({ pages: 1000 });
     await child.advise(region, 'mergeable');
     await child.write(region);
-    expect(machine.trace.at(-1)?.outcome.uncertain).toMatch(/ksmd runs/);
+    expect(machine.trace.at(-1)?.outcome.uncertain).toMatch(/pages may be merged/);
   });
 });
 
@@ -107,4 +109,84 @@ it('where ksmd runs, the experiment advice has the row, of unknown figures, and 
   expect(rows).toContainEqual(['MERGEABLE', '10', 'unknown']);
   expect(rows).toContainEqual(['none', '10', '10']);
   expect(prediction?.notes.join()).toMatch(/ksmd runs/);
+});
+
+describe('merged pages', () => {
+  it.each(mergeAnchors)('are as was computed by hand: $name', async ({ run }) => {
+    await using machine = modelMachine(testFacts);
+    await run(machine);
+  });
+
+  it.each(mergeAnchors)('and on Linux 6.1: $name', async ({ run }) => {
+    await using machine = modelMachine({ ...testFacts, kernelVersion: [6, 1] });
+    await run(machine);
+  });
+
+  it.each(mergeMutations)('the anchors notice the wrong rule %s', async (mutation) => {
+    const noticed: string[] = [];
+    for (const { name, run } of mergeAnchors) {
+      await using machine = modelMachine(testFacts, { mutation });
+      await run(machine).catch(() => noticed.push(name));
+    }
+    expect(noticed).not.toEqual([]);
+  });
+
+  it('more than 256 share one', async () => {
+    await using machine = modelMachine(testFacts);
+    const { root } = machine;
+    const region = await root.map({ pages: 1000 });
+    await root.write(region);
+    await root.advise(region, 'mergeable');
+    await root.fork();
+    await machine.mergePages();
+    expect(machine.trace.at(-1)?.outcome.merged).toEqual({ sharedPages: 1, sharingPages: 1999 });
+    // Of each page floor(4096 * 4096 / 2000) / 4096 bytes.
+    expect(at(await machine.observe('merged'), root, region).smapsKb).toMatchObject({ Rss: 4000, Pss: 1, KSM: 4000 });
+  });
+
+  const doubts: [string, (machine: Machine) => Promise<void>, RegExp][] = [
+    [
+      'huge pages',
+      async ({ root }) => {
+        const huge = await root.map({ pages: 512, hugePages: true });
+        await root.write(huge, { pages: 1 });
+        await root.advise(huge, 'mergeable');
+      },
+      /splits huge pages/,
+    ],
+    [
+      'copies of a memfd',
+      async (machine) => {
+        const copy = await machine.root.map({ backing: await machine.createMemfd(4), pages: 4 });
+        await machine.root.write(copy);
+        await machine.root.advise(copy, 'mergeable');
+      },
+      /memfd or file/,
+    ],
+    [
+      'a page that somebody else has who does not merge',
+      async ({ root }) => {
+        const region = await root.map({ pages: 4 });
+        await root.write(region);
+        await root.advise(region, 'mergeable');
+        await (await root.fork()).advise(region, 'unmergeable');
+      },
+      /may become the merged one, or may not/,
+    ],
+  ];
+  it.each(doubts)('with %s are unknown, with the reason', async (_, make, reason) => {
+    await using machine = modelMachine(testFacts);
+    const region = await machine.root.map({ pages: 4 });
+    await machine.root.write(region);
+    await machine.root.advise(region, 'mergeable');
+    await make(machine);
+    await machine.mergePages();
+    const { smapsKb } = at(await machine.observe('merged'), machine.root, region);
+    expect(smapsKb['KSM']).toEqual({ unknown: expect.stringMatching(reason) as string });
+  });
+
+  it('are none where the kernel has no KSM', async () => {
+    await using machine = modelMachine(withoutKsm);
+    await expect(machine.mergePages()).rejects.toMatchObject({ code: 'ENOENT', syscall: 'open' });
+  });
 });

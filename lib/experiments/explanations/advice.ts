@@ -38,7 +38,7 @@ export const ADVICE: Explanation = {
     'For a big parent whose children only exec: DONTFORK on its data makes the fork fast, and lets it succeed where the charge would be refused. posix_spawn and vfork need no advice.',
     'For keys and the state of random generators: WIPEONFORK. It is for secrecy, not for memory.',
     'DONTFORK is inherited by no child, since the mapping is not: what the child maps anew is forked as usual.',
-    'MADV_MERGEABLE changes nothing about a fork: nothing merges unless ksmd runs, which is off by default: cat /sys/kernel/mm/ksm/run.',
+    'MADV_MERGEABLE changes nothing about a fork: nothing merges unless ksmd runs, which is off by default: cat /sys/kernel/mm/ksm/run. It pays where processes write the same after it: --param ksm=true, with --allow-system-changes.',
     'Huge pages: see `cowlab explain thp`.',
   ],
 };

@@ -20,6 +20,7 @@ import type { HostFacts } from '../../schema/facts.js';
 import type { CommitReading, Outcome, Step, StepOf } from '../../schema/step.js';
 import type { Backend, SystemChange, SystemMemory } from '../machine.js';
 import { LimitedTree } from './cgroup.js';
+import { mergePages } from './merge.js';
 import { observeProcess } from './observe.js';
 import { explainRefusal } from './predict.js';
 
@@ -117,9 +118,9 @@ export class LinuxBackend implements Backend {
     return this.#hasHugePages;
   }
 
-  /** Whether any memory was given MADV_MERGEABLE. */
+  /** Whether any memory was given MADV_MERGEABLE that others than this machine might have merged. */
   get hasMergeable(): boolean {
-    return this.#hasMergeable;
+    return this.#hasMergeable && !this.#changes?.allowsKsm;
   }
 
   async close(): Promise<void> {
@@ -132,6 +133,11 @@ export class LinuxBackend implements Backend {
   #measured({ minorFaults, majorFaults, elapsedNs }: Omit<AccessReport, 'sum'>): Outcome {
     this.#majorFaults += majorFaults;
     return { minorFaults, majorFaults, elapsedNs };
+  }
+
+  /** Of the living. */
+  #pids(): number[] {
+    return [...this.#processes.values()].flatMap(({ process }) => (process.status ? [] : [process.pid]));
   }
 
   #tracked(name: string): Tracked {
@@ -196,6 +202,10 @@ export class LinuxBackend implements Backend {
         return this.#setOvercommit(step);
       case 'hugetlb':
         return this.#setHugetlb(step);
+      case 'merge': {
+        const allowed = this.#changes?.allowsKsm ? this.#changes : undefined;
+        return mergePages(requireAllowed(allowed, 'Merging pages', 'ksm'), this.#pids());
+      }
       case 'cgroup':
         requireAllowed(this.#tree, 'A cgroup', 'cgroup').limit(step);
         return {};
@@ -291,7 +301,8 @@ export class LinuxBackend implements Backend {
         holders.set(region, [...(holders.get(region) ?? []), { pid: process.pid, ...process.placement(handle) }]);
       }
     }
-    return { frames: Object.fromEntries([...holders].map(([region, some]) => [region, countFrames(some)])) };
+    const counts = [...holders].map(([region, some]) => [region, countFrames(some, this.#hasMergeable)]);
+    return { frames: Object.fromEntries(counts) as Record<string, Figure> };
   }
 
   async #observeAll() {

@@ -80,6 +80,7 @@ export async function openBackend(options: OpenOptions = {}): Promise<LinuxBacke
   const changes = SystemChanges.begin({
     overcommit: allow.includes('overcommit'),
     hugetlb: allow.includes('hugetlb'),
+    ksm: allow.includes('ksm'),
     ...(plan ? { cgroup: plan } : {}),
     purpose,
   });

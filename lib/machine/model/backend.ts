@@ -9,6 +9,7 @@ import { fork } from './fork.js';
 import { accessHugetlb, mapHugetlb, requireModelled, setHugetlb } from './hugetlb.js';
 import { kernelRules } from './kernel-rules.js';
 import { doubtingFaults } from './ksm.js';
+import { mergePages } from './merge.js';
 import { createObject, grow, map, unmap, writeObject } from './map.js';
 import type { Mutation } from './mutation.js';
 import { observe } from './observe.js';
@@ -39,7 +40,7 @@ const NOT_FATAL: ReadonlySet<string> = new Set([
 
 type ProcessStep = Exclude<
   Step,
-  { op: 'create-object' | 'write-object' | 'overcommit' | 'hugetlb' | 'cgroup' | 'observe' }
+  { op: 'create-object' | 'write-object' | 'overcommit' | 'hugetlb' | 'merge' | 'cgroup' | 'observe' }
 >;
 type RegionStep = Extract<ProcessStep, { region: string }>;
 
@@ -125,6 +126,8 @@ export class ModelBackend implements Backend {
         return setOvercommit(this.world, step, recorded);
       case 'hugetlb':
         return setHugetlb(this.world, step, recorded);
+      case 'merge':
+        return mergePages(this.world);
       case 'cgroup':
         this.world.cgroup = newCgroup(step, this.facts.pageSizeBytes);
         return {};

@@ -73,7 +73,7 @@ function lineagesOf(members: readonly ModelProcess[]): { own: Set<Lineage>; name
     for (const { lineage } of mappings.values()) {
       own.add(lineage);
       named ||= lineage.kind === 'memfd' || lineage.kind === 'file';
-      merged ||= lineage.mayBeMerged;
+      merged ||= lineage.mergeDoubt !== undefined || lineage.hasMerged;
     }
   }
   return { own, named, merged };
@@ -333,5 +333,5 @@ const WHY_LATE =
   'a second process may be killed before the memory of the first is back: exit_mmap() says that it is done (MMF_OOM_SKIP) ' +
   'before it frees the last pages, and here nothing keeps the one that waits from running in between';
 const WHY_NAMED = 'pages of a memfd or file are charged to the cgroup of whoever touched them first';
-const WHY_MERGED = 'ksmd runs, and how many pages it has merged nobody knows';
+const WHY_MERGED = 'pages may be merged, and to whom a page is then charged that others have too is not modelled';
 const WHY_COLD = 'code and stack that are used for the first time cost faults too';

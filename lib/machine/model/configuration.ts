@@ -9,10 +9,18 @@ export const ZERO = -2;
 /** The page-cache page of the object. */
 export const CACHE = -1;
 
+/** What KSM has made of all equal pages, one for each content, whoever maps them: those of zeros, and those written. */
+export const MERGED_ZEROS = -3;
+export const MERGED_WRITTEN = -4;
+
+export function isMerged(frame: number): boolean {
+  return frame <= MERGED_ZEROS;
+}
+
 /** A page table entry. */
 export interface Pte {
   readonly mapping: number;
-  /** ZERO, CACHE, or the number of an anonymous frame within the configuration. */
+  /** ZERO, CACHE, MERGED_..., or the number of an anonymous frame within the configuration. */
   readonly frame: number;
   readonly writable: boolean;
   readonly dirty: boolean;
@@ -20,6 +28,8 @@ export interface Pte {
   readonly stale?: true;
   /** A hugetlb page that its owner has unmapped: its reservation comes back when it is freed. */
   readonly owed?: true;
+  /** ksmd finds it in a mergeable VMA; only while it merges. */
+  readonly mergeable?: true;
 }
 
 export interface Cache {
@@ -32,6 +42,8 @@ export interface Configuration {
   readonly cache: Cache;
   /** PageAnonExclusive of each anonymous frame. */
   readonly exclusive: readonly boolean[];
+  /** Of each anonymous frame of anonymous memory: it has been written, and is not of zeros. */
+  readonly written: readonly boolean[];
   /** In ascending order of mapping. */
   readonly ptes: readonly Pte[];
 }
@@ -57,11 +69,13 @@ export function mapCount(configuration: Configuration, frame: number): number {
 export class Draft {
   cache: Cache;
   readonly exclusive: boolean[];
+  readonly written: boolean[];
   ptes: Pte[];
 
   constructor(from: Configuration) {
     this.cache = from.cache;
     this.exclusive = [...from.exclusive];
+    this.written = [...from.written];
     this.ptes = [...from.ptes];
   }
 
@@ -84,6 +98,11 @@ export class Draft {
     this.ptes = this.ptes.filter((pte) => pte.mapping !== mapping);
   }
 
+  /** Whether the page that the entry maps has been written. */
+  isWritten(pte: Pte | undefined): boolean {
+    return pte !== undefined && (pte.frame === MERGED_WRITTEN || this.written[pte.frame] === true);
+  }
+
   newAnonymousFrame(): number {
     return this.exclusive.push(true) - 1;
   }
@@ -102,24 +121,27 @@ export class Draft {
 function canonical(draft: Draft): Configuration {
   const numbers = new Map<number, number>();
   const exclusive: boolean[] = [];
+  const written: boolean[] = [];
   const ptes = draft.ptes.map((pte) => {
     if (pte.frame < 0) return pte;
     let frame = numbers.get(pte.frame);
     if (frame === undefined) {
       frame = exclusive.push(draft.exclusive[pte.frame] ?? false) - 1;
+      written.push(draft.written[pte.frame] ?? false);
       numbers.set(pte.frame, frame);
     }
     return frame === pte.frame ? pte : { ...pte, frame };
   });
-  return { cache: draft.cache, exclusive, ptes };
+  return { cache: draft.cache, exclusive, written, ptes };
 }
 
 /** One string per distinct configuration. */
-function keyOf({ cache, exclusive, ptes }: Configuration): string {
+function keyOf({ cache, exclusive, written, ptes }: Configuration): string {
   let key = (cache.present ? 'c' : '-') + (cache.dirty ? 'd' : '-');
   for (const each of exclusive) key += each ? 'x' : '.';
+  for (const each of written) key += each ? 'w' : 'z';
   for (const pte of ptes) {
-    key += `|${String(pte.mapping)}:${String(pte.frame)}${pte.writable ? 'w' : ''}${pte.dirty ? 'd' : ''}${pte.stale ? 's' : ''}${pte.owed ? 'o' : ''}`;
+    key += `|${String(pte.mapping)}:${String(pte.frame)}${pte.writable ? 'w' : ''}${pte.dirty ? 'd' : ''}${pte.stale ? 's' : ''}${pte.owed ? 'o' : ''}${pte.mergeable ? 'm' : ''}`;
   }
   return key;
 }
@@ -130,7 +152,7 @@ export class ConfigurationTable {
   private readonly numbers = new Map<string, number>();
 
   constructor() {
-    this.intern(new Draft({ cache: NO_CACHE, exclusive: [], ptes: [] }));
+    this.intern(new Draft({ cache: NO_CACHE, exclusive: [], written: [], ptes: [] }));
   }
 
   get size(): number {

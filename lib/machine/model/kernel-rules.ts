@@ -39,6 +39,11 @@ export interface KernelRules {
    * [mm/hugetlb.c: __unmap_hugepage_range, folio_set_hugetlb_restore_reserve].
    */
   readonly owesReservations: boolean;
+  /**
+   * madvise(MADV_UNMERGEABLE) copies a merged page as a read would, had reads to copy: the copy is clean and read-only.
+   * Since 6.2 [mm/ksm.c: break_ksm, by FAULT_FLAG_UNSHARE]; before, as a write does.
+   */
+  readonly unsharesMerged: boolean;
   /** madvise(MADV_DONTNEED) frees a page table that it empties. Since 6.14, and an option [mm/pt_reclaim.c]. */
   readonly reclaimsTables: boolean;
 }
@@ -55,6 +60,7 @@ export function kernelRules(facts: Pick<HostFacts, 'kernelVersion' | 'arch' | 'r
     replacesHugeZeroPage: isSince(kernelVersion, 6, 13),
     protectsHugeWritable: isSince(kernelVersion, 6, 2),
     owesReservations: isSince(kernelVersion, 6, 18),
+    unsharesMerged: isSince(kernelVersion, 6, 2),
     countsUnreadableHuge: isSince(kernelVersion, 6, 6),
     reclaimsTables: reclaimsTables ?? (isSince(kernelVersion, 6, 14) && arch === 'x64'),
   };

@@ -5,17 +5,26 @@
  */
 import type { Figure } from '../../schema/figure.js';
 import type { Outcome, StateRuns } from '../../schema/step.js';
-import type { Mapping, World } from './process.js';
+import type { PageRun } from '../../schema/selection.js';
+import { type Mapping, toObject, type World } from './process.js';
+import { unmerge } from './transitions.js';
+import type { Vma } from './vma.js';
 
-const UNKNOWN: Figure = { unknown: 'ksmd runs, and merges equal pages of mergeable memory at times of its own' };
+const RUNS = 'ksmd runs, and merges equal pages of mergeable memory at times of its own';
 
 export function becomeMergeable({ facts }: World, { lineage }: Mapping): void {
-  if (facts.ksmRuns === true) lineage.mayBeMerged = true;
+  if (facts.ksmRuns === true) lineage.mergeDoubt = RUNS;
+}
+
+/** Gives the process pages of its own in the place of merged ones [unmerge_ksm_pages]; returns the faults. */
+export function unmergeRange({ rules }: World, mapping: Mapping, vma: Vma, part: PageRun): number {
+  const writable = rules.unsharesMerged ? 'unshared' : vma.protection === 'rw';
+  return mapping.lineage.apply([toObject(mapping, part)], (draft) => unmerge(draft, mapping, writable)).faults;
 }
 
 /** Shared mappings have nothing but the page cache, which is never merged. */
-function isDoubtful({ lineage, shared }: Mapping): boolean {
-  return lineage.mayBeMerged && !shared;
+function doubtOf({ lineage, shared }: Mapping): { unknown: string } | undefined {
+  return lineage.mergeDoubt === undefined || shared ? undefined : { unknown: lineage.mergeDoubt };
 }
 
 /**
@@ -23,14 +32,14 @@ function isDoubtful({ lineage, shared }: Mapping): boolean {
  * so: the entry is then read-only, or for a moment not there [write_protect_page, replace_page].
  */
 export function doubtingFaults(mapping: Mapping, act: () => Outcome): Outcome {
-  const doubtful = isDoubtful(mapping);
+  const doubt = doubtOf(mapping);
   const outcome = act();
-  return doubtful && outcome.minorFaults !== undefined ? { ...outcome, minorFaults: UNKNOWN } : outcome;
+  return doubt && outcome.minorFaults !== undefined ? { ...outcome, minorFaults: doubt } : outcome;
 }
 
 /** @param frames Behind a region, were nothing merged. */
 export function doubtFrames(mapping: Mapping, frames: number): Figure {
-  return isDoubtful(mapping) ? UNKNOWN : frames;
+  return doubtOf(mapping) ?? frames;
 }
 
 /**
@@ -38,23 +47,28 @@ export function doubtFrames(mapping: Mapping, frames: number): Figure {
  * (use_zero_pages). Huge pages are split, after which a touch brings another number of pages than without ksmd.
  */
 export function doubtStates(mapping: Mapping, runs: StateRuns): StateRuns {
-  if (!isDoubtful(mapping)) return runs;
+  if (!doubtOf(mapping)) return runs;
   return runs.map(([pages, state]) => [pages, state === 'not-present' && !mapping.blocks ? state : 'unknown']);
 }
 
 /** @param counts Pages by state, were nothing merged. */
 export function doubtCounts(mapping: Mapping, counts: Record<string, Figure>): Record<string, Figure> {
   const certain = mapping.blocks ? ['swapped'] : ['swapped', 'not-present'];
-  return isDoubtful(mapping) ? allUnknownBut(certain, counts) : counts;
+  return allUnknownBut(certain, counts, doubtOf(mapping));
 }
 
 /** @param smapsKb Figures of a region, were nothing merged. */
 export function doubtFigures(mapping: Mapping, smapsKb: Record<string, Figure>): Record<string, Figure> {
-  return isDoubtful(mapping) ? allUnknownBut(['Size'], smapsKb) : smapsKb;
+  return allUnknownBut(['Size'], smapsKb, doubtOf(mapping));
 }
 
-function allUnknownBut(certain: readonly string[], figures: Record<string, Figure>): Record<string, Figure> {
+function allUnknownBut(
+  certain: readonly string[],
+  figures: Record<string, Figure>,
+  doubt: Figure | undefined,
+): Record<string, Figure> {
+  if (doubt === undefined) return figures;
   return Object.fromEntries(
-    Object.entries(figures).map(([name, figure]) => [name, certain.includes(name) ? figure : UNKNOWN]),
+    Object.entries(figures).map(([name, figure]) => [name, certain.includes(name) ? figure : doubt]),
   );
 }

@@ -23,8 +23,10 @@ export class Lineage {
   readonly mappings = new Set<number>();
   /** Some entry may be stale; without it nobody need look for them. */
   hasStale = false;
-  /** Some of its pages may have been merged with others while ksmd runs; from then on nobody knows which. */
-  mayBeMerged = false;
+  /** Why nobody knows which of its pages have been merged with others. */
+  mergeDoubt: string | undefined;
+  /** Some of its pages may be merged ones. */
+  hasMerged = false;
   private nextMapping = 0;
 
   /**

@@ -1,6 +1,7 @@
 /** mmap, mremap and munmap. */
 import type { PageRun } from '../../schema/selection.js';
 import type { Outcome, StepOf } from '../../schema/step.js';
+import { unmergeRange } from './ksm.js';
 import { type Admitted, charge, doubtAfterTouching } from './commit.js';
 import { zapBlocks } from './huge.js';
 import { oweShared } from './hugetlb.js';
@@ -90,6 +91,8 @@ export function grow(
     admitted = charge(world, process, request, recorded);
     if (admitted.failure) return admitted;
   }
+  // move_vma(): "Advise KSM to break any KSM pages in the area to be moved".
+  if (vma.mergeable && world.mutation !== 'grow-keeps-merged') unmergeRange(world, mapping, vma, vma);
   // move_page_tables(): page table entries, anon_vma and flags stay as they are.
   vma.pages = step.pages;
   mapping.pages = step.pages;

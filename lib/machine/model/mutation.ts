@@ -39,6 +39,16 @@ export const hugeMutations = [
   'huge-read-sets-no-av',
 ] as const;
 
+/** Wrong rules about pages that KSM has merged. */
+export const mergeMutations = [
+  /** A merged page is clean. */
+  'merged-pages-are-clean',
+  /** A region that moves keeps its merged pages. */
+  'grow-keeps-merged',
+  /** A merged page is mapped by as many as map it in the one process. */
+  'merged-counts-are-local',
+] as const;
+
 /** Wrong rules about hugetlb pages. */
 export const hugetlbMutations = [
   /** A child takes pages out of what its parent has reserved. */
@@ -62,5 +72,6 @@ export const cgroupMutations = [
 export type Mutation =
   | (typeof mutations)[number]
   | (typeof hugeMutations)[number]
+  | (typeof mergeMutations)[number]
   | (typeof hugetlbMutations)[number]
   | (typeof cgroupMutations)[number];

@@ -2,20 +2,22 @@
 import { type Figure, sum } from '../../schema/figure.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Observation, PageState, RegionObservation, StateRuns, Vma as VmaSeen } from '../../schema/step.js';
-import { CACHE, type Configuration, mapCount, pteOf, ZERO } from './configuration.js';
+import { CACHE, type Configuration, isMerged, mapCount, pteOf, ZERO } from './configuration.js';
 import { hiddenParts, hugePages } from './huge.js';
 import { doubtCounts, doubtFigures, doubtFrames, doubtStates } from './ksm.js';
+import { mergedMapCounts } from './merge.js';
 import { type Mapping, toObject, type World } from './process.js';
 import { endOf, type Vma } from './vma.js';
 
 /** All living processes in order of birth, their regions in order of creation. */
 export function observe(world: World, label: string): Observation {
+  const merged: MergedCounts = world.mutation === 'merged-counts-are-local' ? new Map() : mergedMapCounts(world);
   return {
     label,
     frames: framesOfRegions(world),
     processes: [...world.processes.values()].map((process) => ({
       process: process.name,
-      regions: [...process.mappings.values()].map((mapping) => observeRegion(world, mapping)),
+      regions: [...process.mappings.values()].map((mapping) => observeRegion(world, mapping, merged)),
     })),
   };
 }
@@ -36,14 +38,16 @@ function countFrames(mappings: readonly Mapping[]): Figure {
   const ids = new Set(mappings.map(({ id }) => id));
   const [first] = mappings;
   if (!first) return 0;
-  const frames = first.lineage.sumPages(
-    ({ ptes }) =>
-      new Set(ptes.flatMap(({ mapping, frame }) => (ids.has(mapping) && frame !== ZERO ? [frame] : []))).size,
-  );
-  return doubtFrames(first, frames);
+  const merged = new Set<number>();
+  const frames = first.lineage.sumPages(({ ptes }) => {
+    const own = new Set(ptes.flatMap(({ mapping, frame }) => (ids.has(mapping) && frame !== ZERO ? [frame] : [])));
+    for (const frame of own) if (isMerged(frame) && own.delete(frame)) merged.add(frame);
+    return own.size;
+  });
+  return doubtFrames(first, frames + merged.size);
 }
 
-function observeRegion(world: World, mapping: Mapping): RegionObservation {
+function observeRegion(world: World, mapping: Mapping, merged: MergedCounts): RegionObservation {
   const states = new StateRunBuilder();
   const perVma: Record<string, Figure>[] = [];
   const counts = { exclusive: 0, shared: 0, zero: 0, swapped: 0 };
@@ -53,8 +57,8 @@ function observeRegion(world: World, mapping: Mapping): RegionObservation {
   const pageKb = world.facts.pageSizeBytes / 1024;
   for (const vma of mapping.vmas) {
     states.add(vma.first - at, 'not-present');
-    const tally = tallyRange(mapping, vma, views, states);
-    const hidden = hiddenParts(world, mapping, vma).flatMap((part) => tallyRange(mapping, part, views));
+    const tally = tallyRange(mapping, vma, views, merged, states);
+    const hidden = hiddenParts(world, mapping, vma).flatMap((part) => tallyRange(mapping, part, views, merged));
     perVma.push({
       ...smapsOf(world, mapping, vma, without(tally, hidden)),
       AnonHugePages: hugePages(world, mapping, vma) * pageKb,
@@ -90,16 +94,29 @@ interface PageView {
   counted: boolean;
   dirty: boolean;
   mapCount: number;
+  /** By KSM. */
+  merged: boolean;
 }
 
-const NOT_PRESENT: PageView = { state: 'not-present', anonymous: false, counted: false, dirty: false, mapCount: 0 };
+/** How many entries map each merged page. */
+type MergedCounts = ReadonlyMap<number, number>;
+
+const NOT_PRESENT: PageView = {
+  state: 'not-present',
+  anonymous: false,
+  counted: false,
+  dirty: false,
+  mapCount: 0,
+  merged: false,
+};
 const ZERO_PAGE: PageView = { ...NOT_PRESENT, state: 'zero' };
 
-function viewOf(configuration: Configuration, mapping: number): PageView {
+function viewOf(configuration: Configuration, mapping: number, mergedCounts: MergedCounts): PageView {
   const pte = pteOf(configuration, mapping);
   if (!pte) return NOT_PRESENT;
   if (pte.frame === ZERO) return ZERO_PAGE;
-  const count = mapCount(configuration, pte.frame);
+  const merged = isMerged(pte.frame);
+  const count = (merged ? mergedCounts.get(pte.frame) : undefined) ?? mapCount(configuration, pte.frame);
   return {
     // pagemap bit 56 [pte_to_pagemap_entry]: mapped exclusively.
     state: count === 1 ? 'exclusive' : 'shared',
@@ -108,13 +125,20 @@ function viewOf(configuration: Configuration, mapping: number): PageView {
     // smaps_account(): pte_dirty() or folio_test_dirty(), which nothing sets for an anonymous page before it is swapped.
     dirty: pte.dirty || (pte.frame === CACHE && configuration.cache.dirty),
     mapCount: count,
+    merged,
   };
 }
 
 /** How many pages of a range look so. */
 type Tally = { view: PageView; pages: number }[];
 
-function tallyRange(mapping: Mapping, range: PageRun, views: PageView[], states?: StateRunBuilder): Tally {
+function tallyRange(
+  mapping: Mapping,
+  range: PageRun,
+  views: PageView[],
+  merged: MergedCounts,
+  states?: StateRunBuilder,
+): Tally {
   const { lineage } = mapping;
   const pagesBy = new Float64Array(lineage.table.size);
   const { first, pages } = toObject(mapping, range);
@@ -125,7 +149,7 @@ function tallyRange(mapping: Mapping, range: PageRun, views: PageView[], states?
     const number = configurations[i] ?? 0;
     const next = i + 1 < runs ? (starts[i + 1] ?? end) : end;
     const until = next < end ? next : end;
-    const view = (views[number] ??= viewOf(lineage.table.get(number), mapping.id));
+    const view = (views[number] ??= viewOf(lineage.table.get(number), mapping.id, merged));
     pagesBy[number] = (pagesBy[number] ?? 0) + (until - at);
     states?.add(until - at, view.state);
     at = until;
@@ -169,6 +193,7 @@ const SMAPS_FIELDS = [
   'Private_Clean',
   'Private_Dirty',
   'Anonymous',
+  'KSM',
 ] as const;
 
 /** The figures of one VMA, in kB [smap_gather_stats, __show_smap]. */
@@ -214,12 +239,12 @@ function smapsOf(world: World, mapping: Mapping, vma: Vma, tally: Tally): Record
     Private_Clean: split(kbOf, (view) => !isShared(view), false),
     Private_Dirty: split(kbOf, (view) => !isShared(view), true),
     Anonymous: kbOf((view) => view.anonymous),
+    KSM: kbOf((view) => view.merged),
   };
 }
 
-/** Zero, unless it was counted, for private anonymous and page-cache memory without swap, mlock, ksmd and MADV_FREE. */
+/** Zero, unless it was counted, for private anonymous and page-cache memory without swap, mlock and MADV_FREE. */
 const ALWAYS_ZERO = [
-  'KSM',
   'LazyFree',
   'ShmemPmdMapped',
   'FilePmdMapped',

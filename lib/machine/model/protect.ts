@@ -3,7 +3,7 @@ import type { PageRun } from '../../schema/selection.js';
 import type { Advice, Outcome, Protection } from '../../schema/step.js';
 import { charge, type Admitted } from './commit.js';
 import { protectBlocks, splitEdges, zapBlocks } from './huge.js';
-import { becomeMergeable } from './ksm.js';
+import { becomeMergeable, unmergeRange } from './ksm.js';
 import { advisePopulate } from './populate.js';
 import { failed, type Mapping, type ModelProcess, toObject, type World, zapRange } from './process.js';
 import { protectPte } from './transitions.js';
@@ -103,7 +103,11 @@ function adviseMerging(world: World, mapping: Mapping, range: PageRun, advice: '
   if (mapping.shared && world.mutation !== 'shared-memory-is-mergeable') return NO_FAULTS;
   const mergeable = advice === 'mergeable';
   if (mergeable) becomeMergeable(world, mapping);
-  return adviseFlags(world, mapping, range, { mergeable });
+  let minorFaults = 0;
+  forEachPart(mapping, range, (vma, part) => {
+    if (!mergeable && vma.mergeable) minorFaults += unmergeRange(world, mapping, vma, part);
+  });
+  return { ...adviseFlags(world, mapping, range, { mergeable }), minorFaults };
 }
 
 /** madvise_dontneed_single_vma(): page table entries go, the anon_vma stays. */

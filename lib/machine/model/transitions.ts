@@ -2,7 +2,7 @@
  * What one event does to one page: the rules of copy-on-write, each as a change of a configuration.
  * Every function returns the minor faults it costs.
  */
-import { CACHE, type Draft, type Pte, ZERO } from './configuration.js';
+import { CACHE, type Draft, isMerged, type Pte, ZERO } from './configuration.js';
 import type { Mutation } from './mutation.js';
 
 /** How a mapping sees its memory, as far as a fault depends on it. */
@@ -50,6 +50,7 @@ export function mapCachePage(draft: Draft, mapping: MappingKind, writable: boole
 export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
   const pte = draft.pte(mapping.id);
   if (pte?.writable) {
+    draft.written[pte.frame] = true;
     // A page that was read where the zero page is forbidden, and has become writable since, is clean until now.
     if (pte.stale || !pte.dirty) draft.set({ ...refreshed(pte), dirty: true });
     return 0;
@@ -59,8 +60,10 @@ export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Muta
   // wp_can_reuse_anon_folio(): an anonymous page that nobody else maps is taken over, not copied.
   const reusable =
     pte !== undefined && pte.frame >= 0 && (draft.mapCount(pte.frame) === 1 || mutation === 'reuse-of-shared-pages');
+  // A merged page is never taken over, though nobody else maps it (folio_test_ksm()).
   const frame = reusable ? pte.frame : draft.newAnonymousFrame();
   draft.exclusive[frame] = true;
+  draft.written[frame] = true;
   draft.set({ mapping: mapping.id, frame, writable: true, dirty: true });
   return 1;
 }
@@ -96,8 +99,11 @@ export function populatePrivate(draft: Draft, mapping: MappingKind, mutation?: M
     if (!before.dirty) draft.set({ ...before, dirty: true });
     return 0;
   }
+  const written = draft.isWritten(before);
   const faults = writePrivate(draft, mapping, mutation);
   const after = draft.pte(mapping.id);
+  // Nothing is written: a new page is of zeros, and a copied one like the first.
+  if (after) draft.written[after.frame] = written;
   if (after && after.frame === before?.frame) draft.set({ ...after, stale: true });
   return faults;
 }
@@ -116,6 +122,19 @@ export function populateShared(draft: Draft, mapping: MappingKind, mutation?: Mu
   }
   if (!pte.dirty) draft.dirtyCache();
   return 0;
+}
+
+/**
+ * break_ksm(): the process gets a page of its own in the place of a merged one.
+ * @param writable Before Linux 6.2 as a write would give it; since, by FAULT_FLAG_UNSHARE: read-only, and clean.
+ */
+export function unmerge(draft: Draft, mapping: MappingKind, writable: boolean | 'unshared'): number {
+  const pte = draft.pte(mapping.id);
+  if (!pte || !isMerged(pte.frame)) return 0;
+  const frame = draft.newAnonymousFrame();
+  draft.written[frame] = draft.isWritten(pte);
+  draft.set({ mapping: mapping.id, frame, writable: writable === true, dirty: writable !== 'unshared' });
+  return 1;
 }
 
 /** Removes the page table entry; its dirty bit goes to the folio [zap_present_folio_ptes]. */
