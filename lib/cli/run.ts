@@ -9,6 +9,7 @@ import { isExperiment, parseParams } from '../experiments/define.js';
 import type { AnyExperiment } from '../experiments/define.js';
 import { CHANGES, predictExperiment, runExperiment } from '../experiments/run.js';
 import { readHostFacts } from '../proc/host.js';
+import { wrap } from '../report/paragraph.js';
 import { renderText } from '../report/text.js';
 import type { ParamValues, ResultDocument, Verdict } from '../schema/result.js';
 import { formatBytes } from '../schema/units.js';
@@ -150,6 +151,14 @@ export async function deliver(
   else print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
 }
 
+/** What somebody may want to know next. */
+function nextSteps(planned: readonly Planned[]): string {
+  const known = planned.map(({ experiment }) => experiment.name).filter((name) => findExperiment(name));
+  const why = known.map((name) => `cowlab explain ${name}`).join(', ');
+  const report = 'With --export-html FILE all this is a page with plots and page maps.';
+  return `\n${wrap(why === '' ? report : `Why it is so: ${why}. ${report}`)}`;
+}
+
 /** @returns The exit code: that of the results, or 0 where nothing was to be measured. */
 export async function runCommand(names: readonly string[], flags: RunFlags): Promise<number> {
   const chosen: AnyExperiment[] = [];
@@ -165,6 +174,7 @@ export async function runCommand(names: readonly string[], flags: RunFlags): Pro
   process.once('SIGTERM', () => void interrupt());
   const results = await runAll(planned, flags);
   await deliver(results, flags, files);
+  if (!flags.json && !flags.exportHtml) print(nextSteps(planned));
   if (flags.model) return EXIT.ok;
   return exitCodeOfResults(results);
 }

@@ -97,7 +97,7 @@ function comparisonMarkdown({ experiment, numbers, conditions, figures, sameFigu
     conditions.length === 0
       ? 'Parameters and conditions are the same.'
       : differencesTable('parameter or condition', numbers, conditions),
-    `${formatCount(sameFigures)} figures are the same, ${formatCount(figures.length)} differ.`,
+    `Figures: ${formatCount(sameFigures)} the same, ${formatCount(figures.length)} different.`,
     ...(figures.length === 0 ? [] : [differencesTable('figure', numbers, figures)]),
   ];
   return blocks.join('\n\n');

@@ -60,7 +60,7 @@ export function comparisonSection(comparison: Comparison): Markup {
         ? html`<p>Parameters and conditions are the same.</p>`
         : differencesTable('Parameters and conditions that differ', comparison, conditions, true)
     }
-    <p>${formatCount(sameFigures)} figures are the same, ${formatCount(figures.length)} differ.</p>
+    <p>Figures: ${formatCount(sameFigures)} the same, ${formatCount(figures.length)} different.</p>
     ${differencesTable('Figures that differ', comparison, figures, false)}
     ${charts.length > 0 ? html`<div class="charts">${charts}</div>` : undefined}
   </article> `;

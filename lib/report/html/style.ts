@@ -25,6 +25,8 @@ h3 { font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 0.75rem; border-
 h4 { font-size: 1.05rem; margin: 1.75rem 0 0.25rem; }
 h5 { font-size: 0.95rem; margin: 0 0 0.4rem; }
 p, ul { max-width: 70ch; }
+
+nav { margin-bottom: 2.5rem; }
 article + article { margin-top: 4rem; border-top: 4px solid var(--line); padding-top: 2rem; }
 .kicker, .hint, figcaption .hint { color: var(--soft); font-size: 0.9rem; margin: 0.2rem 0; overflow-wrap: anywhere; }
 blockquote { margin: 0 0 1rem; padding: 0.1rem 0 0.1rem 1rem; border-left: 4px solid var(--line); }
@@ -35,7 +37,7 @@ cite { font-style: normal; font-size: 0.9rem; }
 .outcome.holds { border-color: var(--good); }
 .outcome.refuted { border-color: var(--bad); }
 .outcome.holds-only-if, .outcome.undecided { border-color: var(--unsure); }
-.verdict { display: inline-block; font-weight: 700; text-transform: uppercase; font-size: 0.85rem; letter-spacing: 0.05em; padding: 0.05rem 0.5rem; border: 2px solid; border-radius: 4px; }
+.verdict { display: inline-block; white-space: nowrap; font-weight: 700; text-transform: uppercase; font-size: 0.85rem; letter-spacing: 0.05em; padding: 0.05rem 0.5rem; border: 2px solid; border-radius: 4px; }
 .verdict.pass { color: var(--good); }
 .verdict.fail { color: var(--bad); }
 .verdict.inconclusive, .verdict.skip { color: var(--unsure); }
@@ -89,6 +91,9 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); color: var(--soft)
   .map figcaption { min-height: 0; }
   .chart, .map, tr, blockquote, .outcome { break-inside: avoid; }
   h2, h3, h4, h5, caption { break-after: avoid; }
+  img { image-rendering: auto; }
   details.more:not([open]) { display: none; }
+  .pagemap details.more { display: block; }
+  .pagemap details.more::details-content { content-visibility: visible; block-size: auto; }
 }
 `;
