@@ -14,7 +14,7 @@ import { table } from './table.js';
 const SIGNS: Record<Verdict, string> = { pass: '✓', fail: '✗', inconclusive: '?', skip: '–' };
 
 /** A source that is a web address becomes a link. Any other scheme could do something, and stays text. */
-export function sourceLink(source: string): Markup {
+function sourceLink(source: string): Markup {
   if (!/^https?:\/\//i.test(source)) return html`<cite>${source}</cite>`;
   return html`<cite><a href="${source}" rel="noreferrer noopener">${source}</a></cite>`;
 }

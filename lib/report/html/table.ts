@@ -3,9 +3,9 @@ import { formatCount } from '../../schema/units.js';
 import { html } from './markup.js';
 import type { Markup } from './markup.js';
 
-export type Cell = string | number | Markup;
+type Cell = string | number | Markup;
 
-export interface TableContent {
+interface TableContent {
   caption: string;
   columns: readonly string[];
   /** The first cell of each is its heading. */
