@@ -43,6 +43,7 @@ export default defineConfig({
       },
       alone('kernel', 1),
       alone('cli', 2),
+      alone('browser', 3),
     ],
   },
 });

@@ -10,10 +10,10 @@ import type {
 import { formatFigure } from '../experiments/tree-figures.js';
 import { COLUMNS, paint, printable, shorten, table, wrap } from '../report/paragraph.js';
 import type { Column, CommandOutput, TextOptions } from '../report/paragraph.js';
-import { OUTCOMES } from '../report/text.js';
+import { OUTCOMES } from '../report/wording.js';
 import { formatBytes, formatCount } from '../schema/units.js';
 import { UsageError } from './output.js';
-import { loadResults } from './replay.js';
+import { loadResults } from './saved-results.js';
 
 /** Rows shown one by one; the rest is counted. */
 const TOP = 20;

@@ -17,6 +17,7 @@ import { EXIT, UsageError, exitCodeOf, note, print, printJson, requirePid, wants
 import { runInspect } from './inspect.js';
 import { runPredict } from './predict.js';
 import type { ReplayFlags } from './replay.js';
+import type { ReportFlags } from './report.js';
 import { runCommand } from './run.js';
 import type { RunFlags } from './run.js';
 import type { VmRunFlags } from './vm.js';
@@ -33,10 +34,12 @@ function answer({ text, json, exitCode: code }: CommandOutput, flags: { json?: b
   exitCode = code;
 }
 
+/** Where titles begin: behind the longest name. */
+const LIST_COLUMN = Math.max(...experiments.map(({ name }) => name.length)) + 2;
+
 function list(flags: { json?: boolean }): void {
   const rows = experiments.map(({ name, title, claim, params }) => ({ name, title, claim, params }));
-  const width = Math.max(...rows.map(({ name }) => name.length)) + 1;
-  const text = rows.map(({ name, title }) => wrap(title, name.padEnd(width), ' '.repeat(width))).join('\n');
+  const text = rows.map(({ name, title }) => wrap(title, name.padEnd(LIST_COLUMN), ' '.repeat(LIST_COLUMN))).join('\n');
   answer({ text, json: rows, exitCode: EXIT.ok }, flags);
 }
 
@@ -81,6 +84,15 @@ function collect(value: string, previous: string[] = []): string[] {
   return [...previous, value];
 }
 
+/** The files that results are written to. */
+function addExports(command: Command): Command {
+  return command
+    .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
+    .option('--export-html <file>', 'also write a report, one HTML file; may be repeated', collect)
+    .option('--export-markdown <file>', 'also write a report for a pull request; may be repeated', collect)
+    .option('--export-csv <file>', 'also write the raw samples, an observation a row; may be repeated', collect);
+}
+
 function build(): Command {
   const program = new Command('cowlab')
     .description('A laboratory for fork() and copy-on-write on Linux')
@@ -92,15 +104,13 @@ function build(): Command {
     .description('the experiments, a line each')
     .option('--json', 'JSON on standard output')
     .action(list);
-  program
-    .command('run')
+  addExports(program.command('run'))
     .description('run experiments, or files whose default export is one')
     .argument('<experiment...>', 'names from `cowlab list`, or paths of .mjs files')
     .option('-p, --param <name=value>', 'a parameter; may be repeated', collect)
     .option('--json', 'the result document on standard output')
     .option('--model', 'the prediction alone; nothing is forked')
     .option('--dry-run', 'say what would be used, and run nothing')
-    .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
     .option('--allow-system-changes', 'settings of the whole system may be changed; they are put back')
     .action(async (names: string[], flags: RunFlags) => {
       exitCode = await runCommand(names, flags);
@@ -126,6 +136,16 @@ function build(): Command {
     .action(async (a: string, b: string, flags: { json?: boolean }) => {
       const { runCompare } = await import('./compare.js');
       answer(await runCompare(a, b, { color: wantsColor() }), flags);
+    });
+  program
+    .command('report')
+    .description('saved results as a report; several make a comparison')
+    .argument('<result...>', 'files written by --json or --export-json')
+    .option('--html <file>', 'one self-contained HTML file (the default, on standard output); may be repeated', collect)
+    .option('--markdown <file>', 'for a pull request or a hand-in; may be repeated', collect)
+    .option('--csv <file>', 'the raw samples, an observation a row; may be repeated', collect)
+    .action(async (paths: string[], flags: ReportFlags) => {
+      await (await import('./report.js')).reportCommand(paths, flags);
     });
   program
     .command('predict')
@@ -185,7 +205,7 @@ function build(): Command {
 
 function addVm(program: Command): void {
   const vm = program.command('vm').description('experiments as root on another kernel, in a virtual machine (qemu)');
-  vm.command('run')
+  addExports(vm.command('run'))
     .description('boot a kernel, run experiments in it, bring the results out; nothing changes on this machine')
     .argument('<experiment...>', 'names from `cowlab list`, or paths of .mjs files')
     .option('-k, --kernel <kernel>', 'a path, or a version such as 6.1; may be repeated (default: the newest)', collect)
@@ -196,7 +216,6 @@ function addVm(program: Command): void {
     .option('--timeout <seconds>', 'for each kernel', '900')
     .option('-p, --param <name=value>', 'a parameter; may be repeated', collect)
     .option('--json', 'the result document on standard output, or an array of them')
-    .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
     .action(async (names: string[], flags: VmRunFlags) => {
       exitCode = await (await import('./vm.js')).vmRunCommand(names, flags);
     });

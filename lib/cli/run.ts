@@ -1,5 +1,5 @@
 /** `cowlab run`: experiments, one after the other. */
-import { closeSync, existsSync, openSync, writeSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -10,19 +10,21 @@ import { isExperiment, parseParams } from '../experiments/define.js';
 import type { AnyExperiment } from '../experiments/define.js';
 import { CHANGES, predictExperiment, runExperiment } from '../experiments/run.js';
 import { readHostFacts } from '../proc/host.js';
+import { wrap } from '../report/paragraph.js';
 import { renderText } from '../report/text.js';
 import { assumedFacts } from '../schema/assumed-facts.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { ParamValues, ResultDocument, Verdict } from '../schema/result.js';
 import { formatBytes } from '../schema/units.js';
+import { openExportFlags, writeExports } from './exports.js';
+import type { ExportFlags, OpenExport } from './exports.js';
 import { EXIT, UsageError, note, print, printJson, wantsColor } from './output.js';
 
-export interface RunFlags {
+export interface RunFlags extends ExportFlags {
   param?: string[];
   json?: boolean;
   model?: boolean;
   dryRun?: boolean;
-  exportJson?: string[];
   allowSystemChanges?: boolean;
 }
 
@@ -136,14 +138,6 @@ async function runAll(planned: readonly Planned[], flags: RunFlags): Promise<Res
   return results;
 }
 
-export function openForWriting(path: string): number {
-  try {
-    return openSync(path, 'w');
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
-}
-
 const EXIT_OF: Record<Verdict, number> = {
   pass: EXIT.ok,
   fail: EXIT.failed,
@@ -157,15 +151,23 @@ export function exitCodeOfResults(results: readonly ResultDocument[]): number {
   return codes.includes(EXIT.failed) ? EXIT.failed : Math.max(EXIT.ok, ...codes);
 }
 
-/** Shows results as the flags ask for. @param files Opened by openForWriting(), closed here. */
-export function deliver(results: readonly ResultDocument[], flags: { json?: boolean }, files: readonly number[]): void {
-  const document = results.length === 1 ? results[0] : results;
-  for (const file of files) {
-    writeSync(file, `${JSON.stringify(document, undefined, 2)}\n`);
-    closeSync(file);
-  }
-  if (flags.json) printJson(document);
+/** Shows results as the flags ask for. @param files Opened by openExportFlags(), closed here. */
+export async function deliver(
+  results: readonly ResultDocument[],
+  flags: { json?: boolean },
+  files: readonly OpenExport[],
+): Promise<void> {
+  await writeExports(results, files);
+  if (flags.json) printJson(results.length === 1 ? results[0] : results);
   else print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
+}
+
+/** What somebody may want to know next. */
+function nextSteps(planned: readonly Planned[]): string {
+  const known = planned.map(({ experiment }) => experiment.name).filter((name) => findExperiment(name));
+  const why = known.map((name) => `cowlab explain ${name}`).join(', ');
+  const report = 'With --export-html FILE all this is a page with plots and page maps.';
+  return `\n${wrap(why === '' ? report : `Why it is so: ${why}. ${report}`)}`;
 }
 
 /** @returns The exit code: that of the results, or 0 where nothing was to be measured. */
@@ -178,11 +180,12 @@ export async function runCommand(names: readonly string[], flags: RunFlags): Pro
     return EXIT.ok;
   }
   // Files are opened before anything is measured: a bad path must not cost a run.
-  const files = (flags.exportJson ?? []).map(openForWriting);
+  const files = openExportFlags(flags);
   process.once('SIGINT', () => void interrupt());
   process.once('SIGTERM', () => void interrupt());
   const results = await runAll(planned, flags);
-  deliver(results, flags, files);
+  await deliver(results, flags, files);
+  if (!flags.json && !flags.exportHtml) print(nextSteps(planned));
   if (flags.model) return EXIT.ok;
   return exitCodeOfResults(results);
 }

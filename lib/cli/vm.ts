@@ -21,9 +21,11 @@ import { chooseKernel, fetchKernel, findKernels, kernelFolders } from '../vm/ker
 import type { Kernel } from '../vm/kernel.js';
 import { ACCELERATORS, findQemu, kvmOpens } from '../vm/qemu.js';
 import { EXIT, UsageError, note } from './output.js';
-import { deliver, exitCodeOfResults, findOrLoad, openForWriting, parsePairs, plan } from './run.js';
+import { openExportFlags } from './exports.js';
+import type { ExportFlags } from './exports.js';
+import { deliver, exitCodeOfResults, findOrLoad, parsePairs, plan } from './run.js';
 
-export interface VmRunFlags {
+export interface VmRunFlags extends ExportFlags {
   kernel?: string[];
   memory: string;
   cpus: string;
@@ -32,7 +34,6 @@ export interface VmRunFlags {
   timeout: string;
   param?: string[];
   json?: boolean;
-  exportJson?: string[];
 }
 
 type MachineOptions = Pick<GuestOptions, 'memoryBytes' | 'cpus' | 'cgroup' | 'accelerator' | 'timeoutMs'>;
@@ -160,7 +161,7 @@ export async function vmRunCommand(names: readonly string[], flags: VmRunFlags):
   const wanted: (string | undefined)[] = flags.kernel ?? [undefined];
   const kernels = wanted.map((kernel) => chooseKernel(kernel));
   requireHostMemory(machine.memoryBytes);
-  const files = (flags.exportJson ?? []).map(openForWriting);
+  const files = openExportFlags(flags);
 
   const signal = abortWhenInterrupted();
   const imageFd = await buildImage(names, flags.param ?? [], python);
@@ -174,7 +175,7 @@ export async function vmRunCommand(names: readonly string[], flags: VmRunFlags):
     closeSync(imageFd);
   }
   const results = brought.flatMap((one) => one.results);
-  if (results.length > 0) deliver(results, flags, files);
+  if (results.length > 0) await deliver(results, flags, files);
   return worst(brought.map(({ exitCode }) => exitCode));
 }
 

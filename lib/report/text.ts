@@ -1,27 +1,12 @@
 /** A result as text for a terminal of 80 columns; plain characters only, unless colour is asked for. */
 import asciichart from 'asciichart';
-import { isUnknown } from '../schema/figure.js';
-import type { Figure } from '../schema/figure.js';
-import type { NamedFigure, Plot, ResultDocument, Table, Verdict } from '../schema/result.js';
-import { formatBytes, formatCount } from '../schema/units.js';
+import type { Plot, ResultDocument, Table, Verdict } from '../schema/result.js';
+import { formatBytes } from '../schema/units.js';
 import { COLUMNS, paint, table, wrap } from './paragraph.js';
 import type { Style, TextOptions } from './paragraph.js';
-
-/** What follows 'The claim'. */
-export const OUTCOMES: Record<ResultDocument['claim']['outcome'], string> = {
-  holds: 'holds',
-  'holds only if': 'holds only in part',
-  refuted: 'is refuted',
-  undecided: 'is undecided',
-};
+import { OUTCOMES, figureText, headlineTable, tablesOf, verdictText } from './wording.js';
 
 const VERDICT_STYLE: Record<Verdict, Style> = { pass: 'green', fail: 'red', inconclusive: 'yellow', skip: 'yellow' };
-
-function figureText(figure: Figure | undefined): string {
-  if (figure === undefined) return '-';
-  if (typeof figure === 'number') return formatCount(figure);
-  return isUnknown(figure) ? '-' : `${formatCount(figure.min)}..${formatCount(figure.max)}`;
-}
 
 function tableText({ title, columns, rows }: Table): string {
   const printed = table(
@@ -29,42 +14,6 @@ function tableText({ title, columns, rows }: Table): string {
     rows.map((row) => Object.fromEntries(columns.map((column, index) => [column, row[index] ?? '']))),
   );
   return `${title}\n${printed}`;
-}
-
-/** Whether the model's table says the same as the measured one, where it says anything: '-' is what no model knows. */
-function saysTheSame(predicted: Table, measured: Table): boolean {
-  if (predicted.title !== measured.title || predicted.rows.length !== measured.rows.length) return false;
-  return predicted.rows.every((row, index) => {
-    const seen = measured.rows[index] ?? [];
-    return row.length === seen.length && row.every((cell, column) => cell === '-' || cell === seen[column]);
-  });
-}
-
-/** The measured tables; where the model's are the same, that is said and they are not shown twice. */
-function tablesText({ prediction, measurement }: ResultDocument): string[] {
-  if (!measurement || !prediction) return (measurement ?? prediction)?.tables.map(tableText) ?? [];
-  return measurement.tables.flatMap((measured, index) => {
-    const predicted = prediction.tables[index];
-    if (!predicted) return [tableText(measured)];
-    if (saysTheSame(predicted, measured)) {
-      return [tableText({ ...measured, title: `${measured.title}: measured, exactly as predicted` })];
-    }
-    return [
-      tableText({ ...measured, title: `${measured.title}: measured` }),
-      tableText({ ...predicted, title: `${predicted.title}: predicted` }),
-    ];
-  });
-}
-
-function headlineTable({ prediction, measurement }: ResultDocument): string | undefined {
-  const shown = (measurement ?? prediction)?.figures.filter(({ headline }) => headline) ?? [];
-  if (shown.length === 0) return undefined;
-  const value = (from: NamedFigure[] | undefined, name: string) => from?.find((one) => one.name === name)?.value;
-  const rows = shown.map(({ name, unit }) => {
-    const [ours, theirs] = [value(prediction?.figures, name), value(measurement?.figures, name)];
-    return [name, figureText(ours), figureText(theirs), unit];
-  });
-  return tableText({ title: 'Predicted and measured', columns: ['figure', 'predicted', 'measured', 'unit'], rows });
 }
 
 /** Lines are stretched to this many characters: a chart of seven points would be seven characters wide. */
@@ -148,24 +97,23 @@ function failedChecks(result: ResultDocument): string | undefined {
 /** @returns Text that ends in a newline. */
 export function renderText(result: ResultDocument, options: TextOptions = {}): string {
   const findings = result.measurement ?? result.prediction;
-  const { claim, environment, verdict, reason } = result;
+  const { claim, environment, verdict } = result;
   const host = `Linux ${environment.kernel} ${environment.arch}, overcommit ${environment.overcommit}`;
   const machine = environment.virtualMachine;
   const guest = machine ? `, a virtual machine (${machine.accelerator}) of ${formatBytes(machine.memoryBytes)}` : '';
-  const passed = result.checks.filter(({ pass }) => pass === true).length;
-  const outcome = verdict === 'pass' ? `${formatCount(passed)} checks, all as predicted` : reason;
+  const headline = headlineTable(result);
   const blocks = [
     paint('bold', wrap(result.title, `${result.experiment}: `, '  '), options),
     [wrap(claim.text, 'Claim: ', '       '), `       ${claim.source}`, wrap(host + guest, 'Host:  ', '       ')].join(
       '\n',
     ),
-    headlineTable(result),
-    ...tablesText(result),
+    headline && tableText(headline),
+    ...tablesOf(result).map(tableText),
     ...(findings?.plots.map(plotText) ?? []),
     findings?.notes.map((note) => wrap(note, '', '  ')).join('\n'),
     failedChecks(result),
     wrap(claim.inShort, `The claim ${OUTCOMES[claim.outcome]}. `, '  '),
-    paint(VERDICT_STYLE[verdict], wrap(outcome, `${verdict.toUpperCase()}: `, '  '), options),
+    paint(VERDICT_STYLE[verdict], wrap(verdictText(result), `${verdict.toUpperCase()}: `, '  '), options),
   ];
   return `${blocks.filter((block) => block !== undefined && block !== '').join('\n\n')}\n`;
 }

@@ -1,0 +1,71 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { cowlab } from './command.js';
+
+const SMALL = ['--param', 'size=1MiB', '--param', 'children=2', '--param', 'steps=2'];
+
+let folder: string;
+let saved: string;
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'cowlab-test-'));
+  saved = join(folder, 'saved.json');
+  await cowlab(['run', 'cow-growth', '--model', ...SMALL, '--export-json', saved]);
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true });
+});
+
+const read = (name: string): string => readFileSync(join(folder, name), 'utf8');
+
+describe('report', () => {
+  test('is HTML on standard output, and files where they are asked for', async () => {
+    const plain = await cowlab(['report', saved]);
+    expect(plain).toMatchObject({ code: 0, stderr: '' });
+    expect(plain.stdout).toMatch(/^<!doctype html>/);
+    const [html, markdown, csv] = ['a.html', 'a.md', 'a.csv'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const files = ['--html', html, '--markdown', markdown, '--csv', csv];
+    expect(await cowlab(['report', saved, saved, ...files])).toMatchObject({ code: 0, stdout: '' });
+    expect(read('a.html')).toContain('results 1, 2 compared');
+    expect(read('a.md')).toMatch(/^# cowlab report/);
+    expect(read('a.csv')).toMatch(/^result number,experiment,/);
+  });
+
+  test('of what is no result, or to where nothing can be written, exits with 2 and says why', async () => {
+    const other = join(folder, 'other.json');
+    writeFileSync(other, '{"experiment": "cow-growth"}');
+    const wrong = await cowlab(['report', other]);
+    expect(wrong.code).toBe(2);
+    expect(wrong.stderr).toMatch(/other.json is not a result of cowlab run --json/);
+    const nowhere = await cowlab(['report', saved, '--html', join(folder, 'none', 'a.html')]);
+    expect(nowhere.code).toBe(2);
+    expect(nowhere.stderr).toMatch(/ENOENT/);
+  });
+});
+
+describe('run', () => {
+  test('writes each kind of file, more than one where asked', async () => {
+    const to = (name: string): string => join(folder, name);
+    const files = ['--export-html', to('b.html'), '--export-html', to('c.html'), '--export-markdown', to('b.md')];
+    const args = ['run', 'cow-growth', ...SMALL, ...files, '--export-csv', to('b.csv'), '--export-json', to('b.json')];
+    expect((await cowlab(args)).code).toBe(0);
+    expect(read('b.html')).toBe(read('c.html'));
+    expect(read('b.html')).toContain('measured on the kernel');
+    expect(read('b.md')).toContain('**PASS**');
+    // Five observations with one process before the fork and three after it, and a row of the tree for each.
+    expect(read('b.csv').trimEnd().split('\n')).toHaveLength(1 + 2 + 3 * 4);
+    expect(JSON.parse(read('b.json'))).toMatchObject({ experiment: 'cow-growth' });
+  });
+
+  test('measures nothing when a file cannot be written', async () => {
+    const { code, stdout, stderr } = await cowlab(['run', 'cow-growth', '--export-csv', join(folder, 'none', 'a.csv')]);
+    expect(code).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr).not.toMatch(/running/);
+  });
+});
