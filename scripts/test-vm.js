@@ -50,7 +50,16 @@ const TIMEOUT_MS = 30 * 60_000;
  */
 const ELSEWHERE = [
   ...['any-call', 'array-buffer', 'buffer-lives', 'death', 'misuse', 'restore'],
-  ...['hugetlb-machine', 'multiprocessing', 'read-only', 'shared-memory', 'snapshot', 'start-methods', 'tree'],
+  ...[
+    'fixtures',
+    'hugetlb-machine',
+    'multiprocessing',
+    'read-only',
+    'shared-memory',
+    'snapshot',
+    'start-methods',
+    'tree',
+  ],
 ];
 
 /** Of node_modules, what only other jobs need. */
