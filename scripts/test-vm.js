@@ -49,7 +49,7 @@ const TIMEOUT_MS = 30 * 60_000;
  * start Node hundreds of times. And experiments that take minutes here, and whose rules the others try.
  */
 const ELSEWHERE = [
-  ...['any-call', 'array-buffer', 'buffer-lives', 'death', 'ksm', 'ksm-machine', 'misuse', 'restore'],
+  ...['any-call', 'array-buffer', 'buffer-lives', 'death', 'fixtures', 'ksm', 'ksm-machine', 'misuse', 'restore'],
   ...['hugetlb-machine', 'multiprocessing', 'read-only', 'shared-memory', 'snapshot', 'start-methods', 'tree'],
 ];
 

@@ -44,7 +44,7 @@ async function fixtureOrTrace(nameOrFile: string): Promise<string | SavedTrace> 
     throw new UsageError(`there is no fixture ${nameOrFile}, and no such file; fixtures: ${names}`);
   }
   // Loaded when needed: the validation of results takes longer than most fixtures.
-  const { loadResults } = await import('./replay.js');
+  const { loadResults } = await import('./saved-results.js');
   const [result, ...others] = loadResults(nameOrFile);
   if (!result || others.length > 0) {
     throw new UsageError(`${nameOrFile} holds ${String(others.length + 1)} results: give a file with one`);
