@@ -57,6 +57,7 @@ const ELSEWHERE = [
 const UNNEEDED = [
   ...['.bin', '@eslint', '@eslint-community', '@types', '@typescript-eslint', 'clang-format', 'eslint', 'node-gyp'],
   ...['prebuildify', 'prettier', 'tar', 'typescript', 'typescript-eslint', 'undici'],
+  ...['@observablehq', '@shikijs', 'axe-core', 'linkedom', 'playwright-core', 'publint', 'typedoc'],
 ];
 
 /** Programs that tests start. */
