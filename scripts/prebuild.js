@@ -11,7 +11,6 @@ import { parseArgs } from 'node:util';
 import prebuildify from 'prebuildify';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
-const PROGRAMS = ['cowlab-init', 'cowlab-keeper', 'cowlab-tether'];
 
 /** The prefix of a compiler that makes programs for an architecture, as Debian names it. */
 const TRIPLES = /** @type {const} */ ({ x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' });
@@ -70,8 +69,10 @@ async function build(arch, copy) {
     });
   });
   const folder = path.join(ROOT, 'prebuilds', `linux-${arch}`);
-  for (const name of PROGRAMS) {
-    fs.copyFileSync(path.join(copy, 'build/Release', name), path.join(folder, name));
+  // Every program of binding.gyp.
+  const release = path.join(copy, 'build/Release');
+  for (const name of fs.readdirSync(release).filter((file) => /^cowlab-[a-z]+$/.test(file))) {
+    fs.copyFileSync(path.join(release, name), path.join(folder, name));
     execFileSync(`${triple}-strip`, [path.join(folder, name)]);
   }
   const addon = path.join(folder, 'cowlab.glibc.node');

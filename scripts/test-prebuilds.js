@@ -27,7 +27,7 @@ function fetchNode(folder) {
 
 /** @param {string} arch @param {string[]} command @param {string} folder */
 function check(arch, command, folder) {
-  const [file, ...args] = [...command, CHECK, arch];
+  const [file, ...args] = [...command, CHECK, arch, arch === process.arch ? 'native' : 'emulated'];
   // qemu leaves a core file of what died in the current folder.
   execFileSync(file, args, { stdio: 'inherit', cwd: folder, env: PREBUILDS_ONLY });
 }

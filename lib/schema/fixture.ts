@@ -6,6 +6,7 @@ import Type from 'typebox';
 import { FigureSchema } from './figure-schema.js';
 import { FailureSchema, ProcessObservationSchema, RegionObservationSchema } from './step.js';
 import { CheckSchema, ParamsSchema } from './result.js';
+import { SCHEMA_ID } from './schema-id.js';
 
 const Count = Type.Integer({ minimum: 0 });
 const FiguresKb = Type.Record(Type.String(), FigureSchema);
@@ -51,7 +52,7 @@ export const HeldProcessSchema = Type.Object({
 export type HeldProcess = Type.Static<typeof HeldProcessSchema>;
 
 export const TruthSchema = Type.Object({
-  $schema: Type.Literal('urn:cowlab:fixture:1'),
+  $schema: Type.Literal(SCHEMA_ID.fixture),
   schemaVersion: Type.Literal(1),
   fixture: Type.String(),
   params: ParamsSchema,

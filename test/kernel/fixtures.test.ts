@@ -1,7 +1,7 @@
 /** Held fixtures as a library has them. */
 import { existsSync } from 'node:fs';
+import { Ajv } from 'ajv';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Value } from 'typebox/value';
 import { fixtures } from '../../lib/fixtures/catalogue.js';
 import { holdFixture } from '../../lib/fixtures/held.js';
 import type { HeldFixture } from '../../lib/fixtures/held.js';
@@ -9,7 +9,15 @@ import { NoTruthError } from '../../lib/fixtures/truth.js';
 import { FeatureUnavailableError } from '../../lib/errors.js';
 import { readSmaps } from '../../lib/proc/smaps.js';
 import { readStat } from '../../lib/proc/stat.js';
-import { TruthSchema } from '../../lib/schema/fixture.js';
+import type { Truth } from '../../lib/schema/fixture.js';
+import { PUBLISHED_SCHEMAS } from '../../lib/schema/published.js';
+
+/** What the published schema, as a validator that is not ours reads it, has against a truth. */
+const ajv = new Ajv({ allowUnionTypes: true, allErrors: true });
+const allows = ajv.compile(JSON.parse(JSON.stringify(PUBLISHED_SCHEMAS.fixture)) as object);
+function complaints(truth: Truth | undefined): unknown[] {
+  return allows(JSON.parse(JSON.stringify(truth))) ? [] : (allows.errors ?? []);
+}
 
 let held: HeldFixture | undefined;
 afterEach(async () => {
@@ -29,20 +37,22 @@ describe('every fixture, small', () => {
     leak: { size: '64KiB', leak: '8KiB' },
   };
 
-  test.each(fixtures.map(({ name }) => name))(
+  test.for(fixtures.map(({ name }) => name))(
     '%s has a truth that the schema allows, before and after a step',
-    async (name) => {
+    async (name, { skip }) => {
       try {
         await hold(name, small[name] ?? { size: '64KiB' });
       } catch (error) {
         // Huge pages and the heuristic mode are not everywhere.
-        if (error instanceof FeatureUnavailableError && ['huge-pages', 'enomem'].includes(name)) return;
+        if (error instanceof FeatureUnavailableError && ['huge-pages', 'enomem'].includes(name)) {
+          skip(error.message);
+        }
         throw error;
       }
       const before = held?.truth;
-      expect([...Value.Errors(TruthSchema, before)]).toEqual([]);
+      expect(complaints(before)).toEqual([]);
       expect(before?.checked.figures).toBeGreaterThan(10);
-      if (before?.more) expect([...Value.Errors(TruthSchema, await held?.step())]).toEqual([]);
+      if (before?.more) expect(complaints(await held?.step())).toEqual([]);
       else await expect(held?.step()).rejects.toThrow(RangeError);
     },
   );
