@@ -69,7 +69,7 @@ export type {
   SystemMemory,
 } from './machine/machine.js';
 export { modelMachine, openMachine, replayOnLinux, replayOnModel } from './machine/open.js';
-export type { OpenOptions, WatchedMachine } from './machine/open.js';
+export type { OpenOptions, RootKind, WatchedMachine } from './machine/open.js';
 export { compareTraces } from './machine/compare.js';
 export { admitCountedFork, admitFork, strictMarginPages } from './machine/model/admission.js';
 
@@ -100,7 +100,7 @@ export { holdFixture } from './fixtures/held.js';
 export type { HeldFixture, HoldOptions } from './fixtures/held.js';
 export { NoTruthError } from './fixtures/truth.js';
 export { fixtures } from './fixtures/catalogue.js';
-export type { AnyFixture } from './fixtures/define.js';
+export type { AnyFixture, Fixture, FixtureStep, Started } from './fixtures/define.js';
 export type { SavedTrace } from './fixtures/recorded.js';
 export type { HeldProcess, HeldRegion, Truth } from './schema/fixture.js';
 

@@ -10,6 +10,7 @@ import { ProgramMachine } from './program.js';
 
 export { openMachine } from './linux/session.js';
 export type { OpenOptions, WatchedMachine } from './linux/session.js';
+export type { RootKind } from './linux/backend.js';
 
 /** A Machine that predicts instead of doing. It runs anywhere. @param facts Of the host to predict for. */
 export function modelMachine(facts: HostFacts, options?: ModelOptions): Machine {

@@ -27,6 +27,7 @@ h5 { font-size: 0.95rem; margin: 0 0 0.4rem; }
 p, ul { max-width: 70ch; }
 
 nav { margin-bottom: 2.5rem; }
+nav td:nth-child(3) { min-width: 15rem; }
 article + article { margin-top: 4rem; border-top: 4px solid var(--line); padding-top: 2rem; }
 .kicker, .hint, figcaption .hint { color: var(--soft); font-size: 0.9rem; margin: 0.2rem 0; overflow-wrap: anywhere; }
 blockquote { margin: 0 0 1rem; padding: 0.1rem 0 0.1rem 1rem; border-left: 4px solid var(--line); }
