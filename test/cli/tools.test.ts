@@ -77,7 +77,7 @@ function whole({ smapsKb, outside }: HeldProcess, ...fields: string[]): number {
   return fields.reduce((kb, field) => kb + number(smapsKb[field]) + (outside.smapsKb[field] ?? 0), 0);
 }
 
-/** psutil's rss and shared are of statm, which is exact since Linux 6.17 [task_statm, get_mm_counter_sum]. */
+/** psutil's rss and shared are of statm, which is exact by Linux 6.17 at the latest [task_statm, get_mm_counter_sum]. */
 function hasExactStatm({ kernel }: Truth): boolean {
   const [major = 0, minor = 0] = kernel.split('.').map(Number);
   return major > 6 || (major === 6 && minor >= 17);
