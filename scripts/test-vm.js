@@ -50,8 +50,8 @@ const TIMEOUT_MS = 30 * 60_000;
  */
 const ELSEWHERE = [
   ...['any-call', 'array-buffer', 'buffer-lives', 'death', 'fixtures', 'ksm', 'ksm-machine', 'misuse', 'restore'],
-  ...['eighteen-gb', 'hugetlb-machine', 'multiprocessing', 'read-only', 'shared-memory', 'snapshot', 'start-methods'],
-  ...['tree', 'vitest-matchers'],
+  ...['cpython', 'eighteen-gb', 'hugetlb-machine', 'multiprocessing', 'read-only', 'shared-memory', 'snapshot'],
+  ...['start-methods', 'tree', 'vitest-matchers'],
 ];
 
 /** Of node_modules, what only other jobs need. */
