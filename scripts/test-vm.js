@@ -42,7 +42,7 @@ const REQUIRED = 'test/kernel/strict.test.ts';
 const PROGRAMS = process.env['COWLAB_PROGRAMS'] ?? '64';
 
 const MEMORY_BYTES = 4 * 2 ** 30;
-const TIMEOUT_MS = 30 * 60_000;
+const TIMEOUT_MS = 40 * 60_000;
 
 /**
  * Tests whose outcome no kernel's rules decide: of JavaScript and the addon, and of what survives a killed Node, which
