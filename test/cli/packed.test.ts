@@ -69,7 +69,7 @@ afterAll(() => {
 describe('the package', () => {
   test('holds what it needs and nothing else', () => {
     const documents = ['CHANGELOG.md', 'LICENSE', 'README.md', 'binding.gyp', 'package.json', 'scripts/install.js'];
-    const schemas = ['facts', 'result', 'trace'].map((name) => `dist/schema/${name}.json`);
+    const schemas = ['facts', 'fixture', 'result', 'trace'].map((name) => `dist/schema/${name}.json`);
     const prebuilds = existsSync(PREBUILDS) ? filesBelow('prebuilds') : [];
     const sources = filesBelow('native');
     const expected = [...documents, ...schemas, ...prebuilds, ...sources, ...filesBelow('lib').flatMap(built)];
