@@ -234,8 +234,10 @@ export class SystemChanges {
     if (planned.overcommit) for (const name of Object.values(SETTINGS)) requireWritable(settingPath(name));
     if (planned.hugetlb) requireWritable(settingPath(POOL));
     if (planned.swap) requireSwapRights();
-    if (planned.ksm) requireIdleKsm();
-    if (planned.ksm) requireWritable(ksmPath('run'));
+    if (planned.ksm) {
+      requireIdleKsm();
+      requireWritable(ksmPath('run'));
+    }
     const lock = takeLock(directory, planned.purpose);
     try {
       if (readJournal(directory)) {

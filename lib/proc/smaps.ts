@@ -233,6 +233,20 @@ export function sumKb({ fieldsKb }: Pick<SmapsVma, 'fieldsKb'>, fields: readonly
   return fields.reduce((total, field) => total + (fieldsKb[field] ?? 0), 0);
 }
 
+/** Fields that are properties of the mapping, not amounts of memory. */
+const NOT_FIGURES = new Set(['KernelPageSize', 'MMUPageSize']);
+
+/** The sum of each figure over some VMAs. */
+export function totalsKb(vmas: readonly Pick<SmapsVma, 'fieldsKb'>[]): Record<string, number> {
+  const totals: Record<string, number> = {};
+  for (const { fieldsKb } of vmas) {
+    for (const [field, kb] of Object.entries(fieldsKb)) {
+      if (!NOT_FIGURES.has(field)) totals[field] = (totals[field] ?? 0) + kb;
+    }
+  }
+  return totals;
+}
+
 /** What this process alone maps; of a whole process its USS. */
 export function privateKb(vma: Pick<SmapsVma, 'fieldsKb'>): number {
   return sumKb(vma, ['Private_Clean', 'Private_Dirty']);

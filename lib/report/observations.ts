@@ -13,6 +13,16 @@ export function observationsOf({ trace }: ResultDocument): Observation[] {
   return trace.flatMap(({ outcome }) => outcome.observation ?? []);
 }
 
+/** How often a label has stood before, for each observation. */
+export function occurrences(observations: readonly Observation[]): number[] {
+  const seen = new Map<string, number>();
+  return observations.map(({ label }) => {
+    const before = seen.get(label) ?? 0;
+    seen.set(label, before + 1);
+    return before;
+  });
+}
+
 /** Processes in order of birth. */
 export function processesOf(observations: readonly Observation[]): string[] {
   return [...new Set(observations.flatMap(({ processes }) => processes.map(({ process }) => process)))];
@@ -48,7 +58,7 @@ export class Expectations {
   }
 
   /** @param occurrence How many observations of the same label stood before this one. */
-  of(label: string, process: string, region: string, figure: string, occurrence: number): Check | undefined {
+  of(label: string, process: string, region: string, figure: string, occurrence = 0): Check | undefined {
     return this.#byName.get(`${label}: ${process} ${region}: ${figure}`)?.[occurrence];
   }
 }

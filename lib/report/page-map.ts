@@ -1,7 +1,8 @@
 /** The page map of a region: which pages of it are what, in each process, at each observation. */
 import type { ResultDocument } from '../schema/result.js';
+import { countStates } from '../schema/state-runs.js';
 import type { PageState, RegionObservation, StateRuns } from '../schema/step.js';
-import { Expectations, hugePagesOf, observationsOf } from './observations.js';
+import { Expectations, hugePagesOf, observationsOf, occurrences } from './observations.js';
 
 /** More pages than this many are drawn several to a cell. */
 const MOST_CELLS = 1024;
@@ -67,12 +68,6 @@ export function cellsOf(states: StateRuns, pagesPerCell: number): Cell[] {
   return cells;
 }
 
-function pagesByState(states: StateRuns): Record<PageState, number> {
-  const pagesBy = { exclusive: 0, shared: 0, zero: 0, swapped: 0, 'not-present': 0, unknown: 0 };
-  for (const [pages, state] of states) pagesBy[state] += pages;
-  return pagesBy;
-}
-
 function regionMap(
   process: string,
   observed: RegionObservation,
@@ -80,7 +75,7 @@ function regionMap(
   unlikeModel: number | undefined,
 ): RegionMap {
   const { states } = observed;
-  const pagesBy = pagesByState(states);
+  const pagesBy = countStates(states);
   const pages = states.reduce((total, [count]) => total + count, 0);
   const pagesPerCell = pagesPerCellOf(pages);
   const hugePages = hugePagesOf(observed, pageSizeBytes);
@@ -103,14 +98,13 @@ export function pageMapsOf(result: ResultDocument): PageMap[] {
   const { pageSizeBytes } = result.environment;
   const expectations = new Expectations(result);
   const byRegion = new Map<string, MapStep[]>();
-  const seen = new Map<string, number>();
-  for (const { label, processes } of observationsOf(result)) {
-    const occurrence = seen.get(label) ?? 0;
-    seen.set(label, occurrence + 1);
+  const observations = observationsOf(result);
+  const before = occurrences(observations);
+  for (const [index, { label, processes }] of observations.entries()) {
     const here = new Map<string, MapStep>();
     for (const { process, regions } of processes) {
       for (const observed of regions) {
-        const check = expectations.of(label, process, observed.region, 'pages in another state', occurrence);
+        const check = expectations.of(label, process, observed.region, 'pages in another state', before[index]);
         const unlike = typeof check?.measured === 'number' ? check.measured : undefined;
         const step = here.get(observed.region) ?? { label, maps: [] };
         step.maps.push(regionMap(process, observed, pageSizeBytes, unlike));

@@ -2,9 +2,10 @@
 import { Mapping } from '../api/mapping.js';
 import type { ForkedProcess, RegionHandle } from '../api/forked-process.js';
 import { pageSizeBytes } from '../proc/host.js';
-import { PAGE_STATES, readPageStates } from '../proc/pagemap.js';
+import { PAGE_STATES, appendStateRuns, readPageStates } from '../proc/pagemap.js';
 import { requireObject, requireRange } from '../schema/arguments.js';
 import type { PageRange } from '../schema/arguments.js';
+import { countStates } from '../schema/state-runs.js';
 import type { PageState, RegionObservation, StateRuns } from '../schema/step.js';
 
 /** Pages of a living process, which a matcher reads when it is called. */
@@ -60,20 +61,13 @@ export function judge(received: unknown): JudgedPages {
 /** Runs of equal states. @param states Indices into PAGE_STATES. Pure. */
 export function runsOf(states: Uint8Array): StateRuns {
   const runs: StateRuns = [];
-  for (const number of states) {
-    const state = PAGE_STATES[number] ?? 'unknown';
-    const last = runs.at(-1);
-    if (last?.[1] === state) last[0]++;
-    else runs.push([1, state]);
-  }
+  appendStateRuns(runs, states);
   return runs;
 }
 
 /** Pure. */
 export function judged(owner: string, runs: StateRuns): JudgedPages {
-  const counts = Object.fromEntries(PAGE_STATES.map((state) => [state, 0])) as Record<PageState, number>;
-  for (const [pages, state] of runs) counts[state] += pages;
-  return { owner, pages: runs.reduce((sum, [pages]) => sum + pages, 0), runs, counts };
+  return { owner, pages: runs.reduce((sum, [pages]) => sum + pages, 0), runs, counts: countStates(runs) };
 }
 
 function isObservation(received: object): received is RegionObservation {

@@ -25,6 +25,17 @@ async function parentWith(pages: number): Promise<{ parent: ForkedProcess; regio
   return { parent, region };
 }
 
+/** The parent has copied all pages since it was first looked at, while a child lived that no look has seen. */
+async function parentThatCopied(pages: number) {
+  const { parent, region } = await parentWith(pages);
+  const watch = new TreeWatch(parent.pid);
+  const before = bounds(of(parent, watch.sample()).copiedKb).max;
+  const child = await parent.fork();
+  opened.push(child);
+  expect((await parent.write(region)).minorFaults).toBe(pages);
+  return { parent, child, watch, before };
+}
+
 function of({ pid }: ForkedProcess, sample: TreeSample): WatchedMemory {
   const found = sample.processes.find((one) => one.pid === pid);
   if (!found) throw new Error(`${String(pid)} is not in the sample`);
@@ -120,24 +131,14 @@ describe('a watched tree', () => {
   });
 
   test('what was copied while a child lived that was never seen is within the bound', async () => {
-    const { parent, region } = await parentWith(MIB_PAGES);
-    const watch = new TreeWatch(parent.pid);
-    const before = bounds(of(parent, watch.sample()).copiedKb).max;
-    const child = await parent.fork();
-    opened.push(child);
-    expect((await parent.write(region)).minorFaults).toBe(MIB_PAGES);
+    const { parent, child, watch, before } = await parentThatCopied(MIB_PAGES);
     await child.exit();
     const after = of(parent, watch.sample());
     expect(bounds(after.copiedKb).max - before).toBeGreaterThanOrEqual(1024);
   });
 
   test('what was copied while a child lived that nobody has waited for is within the bound', async () => {
-    const { parent, region } = await parentWith(MIB_PAGES);
-    const watch = new TreeWatch(parent.pid);
-    const before = bounds(of(parent, watch.sample()).copiedKb).max;
-    const child = await parent.fork();
-    opened.push(child);
-    expect((await parent.write(region)).minorFaults).toBe(MIB_PAGES);
+    const { parent, child, watch, before } = await parentThatCopied(MIB_PAGES);
     // Its socket tells when it has ended, whereupon the library has its parent wait for it, which must not be yet.
     process.kill(parent.pid, 'SIGSTOP');
     process.kill(child.pid, 'SIGKILL');

@@ -2,17 +2,15 @@
 import type { ForkedProcess, Placement } from '../../api/forked-process.js';
 import { appendRun, appendStateRuns, isHugetlb, readPageStates } from '../../proc/pagemap.js';
 import type { PagemapOptions } from '../../proc/pagemap.js';
-import { readSmaps, vmaPages } from '../../proc/smaps.js';
+import { readSmaps, totalsKb, vmaPages } from '../../proc/smaps.js';
 import type { SmapsVma } from '../../proc/smaps.js';
 import { sum } from '../../schema/figure.js';
 import type { Figure } from '../../schema/figure.js';
+import { countStates } from '../../schema/state-runs.js';
 import type { PageState, ProcessObservation, RegionObservation, StateRuns, Vma } from '../../schema/step.js';
 
 /** Pages read at a time: a region that is 24 GiB of nothing must not need 6 MB of states at once. */
 const PAGES_PER_READ = 2 ** 20;
-
-/** Fields that are properties of the mapping, not amounts of memory. */
-const NOT_FIGURES = new Set(['KernelPageSize', 'MMUPageSize']);
 
 const COUNTED = ['exclusive', 'shared', 'zero', 'swapped', 'not-present'] as const satisfies PageState[];
 
@@ -49,12 +47,6 @@ export function settleUnknown(runs: StateRuns, rssPages: number): { states: Stat
   const states: StateRuns = [];
   for (const [pages, state] of runs) appendRun(states, pages, state === 'unknown' ? settled : state);
   return { states, counts: { ...counts, shared: counts.shared + unknown - zero, zero: counts.zero + zero } };
-}
-
-function countStates(runs: StateRuns): Counts & { unknown: number } {
-  const counts = { exclusive: 0, shared: 0, zero: 0, swapped: 0, 'not-present': 0, unknown: 0 };
-  for (const [pages, state] of runs) counts[state] += pages;
-  return counts;
 }
 
 /**
@@ -130,6 +122,11 @@ function observePages(
   });
 }
 
+/** Whether a VMA is of a region, whose guards, also those that stand in holes, carry VM_DONTDUMP (native/core/region.cc). */
+export function isOfRegion(vma: SmapsVma, { start, end }: { start: bigint; end: bigint }): boolean {
+  return vma.start >= start && vma.end <= end && !vma.vmFlags.includes('dd');
+}
+
 function observeRegion(
   name: string,
   pid: number,
@@ -138,14 +135,7 @@ function observeRegion(
   pageSize: number,
 ): RegionObservation {
   const end = placement.address + BigInt(placement.pages) * BigInt(pageSize);
-  // Guards, also those that stand in holes, carry VM_DONTDUMP (native/core/region.cc).
-  const own = all.filter((vma) => vma.start >= placement.address && vma.end <= end && !vma.vmFlags.includes('dd'));
-  const smapsKb: Record<string, Figure> = {};
-  for (const vma of own) {
-    for (const [field, kb] of Object.entries(vma.fieldsKb)) {
-      if (!NOT_FIGURES.has(field)) smapsKb[field] = ((smapsKb[field] as number | undefined) ?? 0) + kb;
-    }
-  }
+  const own = all.filter((vma) => isOfRegion(vma, { start: placement.address, end }));
   const vmas = own.map((vma) => describeVma(vma, placement.address, pageSize));
   const states: StateRuns = [];
   const counts: KnownCounts = { exclusive: 0, shared: 0, zero: 0, swapped: 0, 'not-present': 0 };
@@ -167,7 +157,7 @@ function observeRegion(
     page = vma.first + vma.pages;
   });
   leaveHole(placement.pages);
-  return { region: name, pages: placement.pages, states, counts, smapsKb, vmas };
+  return { region: name, pages: placement.pages, states, counts, smapsKb: totalsKb(own), vmas };
 }
 
 /** Observes all regions of a process that is parked. Reading faults nothing in it. */

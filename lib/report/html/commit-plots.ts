@@ -21,6 +21,15 @@ function takenBytes({ processes }: Observation): number {
   return 1024 * total(processes.flatMap(({ regions }) => regions.map(({ smapsKb }) => toNumber(smapsKb['Pss']))));
 }
 
+/** A series of the forks that succeeded and one of those that were refused, where there are some. */
+export function forkSeries(points: (refused: boolean) => Point[]): Series[] {
+  const series: Series[] = [
+    { name: 'fork that succeeded', measured: points(false), model: [] },
+    { name: 'fork that was refused', measured: points(true), model: [], crossed: true },
+  ];
+  return series.filter(({ measured }) => measured.length > 0);
+}
+
 /** What each fork under strict overcommit would have brought Committed_AS to, and the limit that judged it. */
 function strictChart({ trace, environment }: ResultDocument): Chart | undefined {
   const { pageSizeBytes } = environment;
@@ -40,16 +49,12 @@ function strictChart({ trace, environment }: ResultDocument): Chart | undefined 
   if (forks.length === 0) return undefined;
   const points = (refused: boolean): Point[] =>
     forks.filter((one) => one.refused === refused).map(({ point }) => point);
-  const series: Series[] = [
-    { name: 'fork that succeeded', measured: points(false), model: [] },
-    { name: 'fork that was refused', measured: points(true), model: [], crossed: true },
-  ];
   return {
     title: 'Commit charge at each fork, against the limit',
     note: 'Committed_AS of the whole machine with what the fork asks for. Reserves are held back below the limit.',
     xLabel: 'fork',
     yLabel: 'MiB',
-    series: series.filter(({ measured }) => measured.length > 0),
+    series: forkSeries(points),
     limit: { name: 'CommitLimit', y: limit },
     wholeX: true,
     scattered: true,

@@ -1,10 +1,9 @@
 /** The plots of a result: those that the experiment made, and what its trace shows of every experiment. */
 import type { Findings, Plot, ResultDocument } from '../../schema/result.js';
-import type { Observation } from '../../schema/step.js';
-import { Expectations, observationsOf, processesOf, toNumber } from '../observations.js';
+import { Expectations, observationsOf, occurrences, processesOf, toNumber } from '../observations.js';
 import { chartFigure } from './chart.js';
 import type { Chart, Point, Series } from './chart.js';
-import { commitCharts } from './commit-plots.js';
+import { commitCharts, forkSeries } from './commit-plots.js';
 import { html } from './markup.js';
 import type { Markup } from './markup.js';
 
@@ -36,16 +35,6 @@ function findingsCharts({ measurement, prediction }: ResultDocument): Chart[] {
   });
 }
 
-/** How often a label has stood before, for each observation. */
-function occurrences(observations: readonly Observation[]): number[] {
-  const seen = new Map<string, number>();
-  return observations.map(({ label }) => {
-    const before = seen.get(label) ?? 0;
-    seen.set(label, before + 1);
-    return before;
-  });
-}
-
 interface Growth {
   measured: Point[];
   model: Point[];
@@ -65,7 +54,7 @@ function growthByProcess(result: ResultDocument): Map<string, Growth> {
       const total = (kb: number[]): number => kb.reduce((sum, one) => sum + one, 0);
       const seen = at(total(regions.map(({ smapsKb }) => toNumber(smapsKb['Pss']))));
       const predicted = regions.map(({ region }) =>
-        toNumber(expectations.of(label, process, region, 'Pss', before[index] ?? 0)?.expected),
+        toNumber(expectations.of(label, process, region, 'Pss', before[index])?.expected),
       );
       // Without a measurement the trace is the model's own.
       if (result.measurement) own.measured.push(seen);
@@ -119,15 +108,11 @@ function forkTimeChart({ trace }: ResultDocument): Chart | undefined {
       return [{ x: index + 1, y: (outcome.elapsedNs ?? NaN) / 1000, label }];
     });
   if (forks.length < 2) return undefined;
-  const series: Series[] = [
-    { name: 'fork that succeeded', measured: points(false), model: [] },
-    { name: 'fork that was refused', measured: points(true), model: [], crossed: true },
-  ];
   return {
     title: 'Time of each fork call',
     xLabel: 'fork',
     yLabel: 'microseconds',
-    series: series.filter(({ measured }) => measured.length > 0),
+    series: forkSeries(points),
     wholeX: true,
     scattered: true,
   };
