@@ -291,6 +291,11 @@ export class SystemChanges {
     return this.#steps.some(({ path }) => path === ksmPath('run'));
   }
 
+  /** Whether a swap file was planned. */
+  get allowsSwap(): boolean {
+    return this.#steps.some(({ action }) => action === 'swapoff');
+  }
+
   #plans(name: string): boolean {
     return this.#steps.some(({ path }) => path === settingPath(name));
   }

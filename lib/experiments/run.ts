@@ -51,6 +51,7 @@ export const CHANGES: Record<SystemChange, string> = {
   overcommit: 'vm.overcommit_memory and its limits',
   hugetlb: 'vm.nr_hugepages, the pool of huge pages',
   ksm: '/sys/kernel/mm/ksm, what ksmd does',
+  swap: 'the swap of the system',
   cgroup: 'the cgroups (it makes one of its own)',
 };
 

@@ -28,8 +28,8 @@ export class CgroupProgress {
   readonly #members = new Set<string>();
 
   /** @throws TypeError */
-  requireUnlimited(): void {
-    if (this.#limited) throw new TypeError('the cgroup of this machine has its limits already');
+  requireUnlimited(refusal = 'the cgroup of this machine has its limits already'): void {
+    if (this.#limited) throw new TypeError(refusal);
   }
 
   limit(): void {

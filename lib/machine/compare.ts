@@ -1,5 +1,5 @@
 /** Holds two traces of one program against each other, figure by figure: as a rule the model's and the kernel's. */
-import { agrees, showFigure } from '../schema/figure.js';
+import { agrees, showFigure, sum } from '../schema/figure.js';
 import type { Figure } from '../schema/figure.js';
 import type { Check } from '../schema/result.js';
 import type { Observation, Outcome, RegionObservation, StateRuns, Step, Trace, Vma } from '../schema/step.js';
@@ -98,6 +98,10 @@ function compareOutcomes(name: string, basis: Basis, expected: Outcome, measured
     const [ours, theirs] = [expected[field], measured[field]];
     if (ours !== undefined && theirs !== undefined)
       checks.push(check(`${name}: ${title}`, 'faults', basis, ours, theirs));
+  }
+  if (expected.faults !== undefined && measured.minorFaults !== undefined) {
+    const together = measured.faults ?? sum([measured.minorFaults, measured.majorFaults ?? 0]);
+    checks.push(check(`${name}: minor and major faults`, 'faults', basis, expected.faults, together));
   }
   return checks;
 }

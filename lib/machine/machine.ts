@@ -147,7 +147,7 @@ export interface CgroupSpec {
 }
 
 /** What a Machine on the kernel may change of the system, which is put back when it is closed or dies. */
-export type SystemChange = 'overcommit' | 'hugetlb' | 'ksm' | 'cgroup';
+export type SystemChange = 'overcommit' | 'hugetlb' | 'ksm' | 'swap' | 'cgroup';
 
 export interface Machine extends AsyncDisposable {
   readonly facts: HostFacts;
@@ -174,6 +174,14 @@ export interface Machine extends AsyncDisposable {
    * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed.
    */
   mergePages(): Promise<void>;
+  /**
+   * Adds swap to the whole system, once a machine: a file of so many pages, one of which is its header's. Then advice
+   * 'pageout' sends pages of private anonymous memory there. Half of it stays free: so much may be paged out in all. A
+   * machine with swap has no limited cgroup, and merges no pages: what is in swap of these has not been modelled.
+   * @throws FeatureUnavailableError (rejects) unless the machine was opened with this change allowed, on kernels before
+   * 6.18, and where there is swap already or zswap: what the kernel does then has not been tried.
+   */
+  addSwap(pages: number): Promise<void>;
   /** The memory of the whole system as it is now. */
   readMemory(): Promise<SystemMemory>;
   /**

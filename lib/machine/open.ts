@@ -19,7 +19,13 @@ export function modelMachine(facts: HostFacts, options?: ModelOptions): Machine 
 
 /** What the steps of a recorded program change of the system. */
 export function changesOf(trace: Trace): SystemChange[] {
-  const changes = { overcommit: 'overcommit', hugetlb: 'hugetlb', cgroup: 'cgroup', merge: 'ksm' } as const;
+  const changes = {
+    overcommit: 'overcommit',
+    hugetlb: 'hugetlb',
+    cgroup: 'cgroup',
+    merge: 'ksm',
+    swap: 'swap',
+  } as const;
   const ops = new Set(trace.map(({ step }) => step.op));
   return Object.entries(changes).flatMap(([op, change]) => (ops.has(op as keyof typeof changes) ? [change] : []));
 }

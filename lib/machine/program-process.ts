@@ -18,6 +18,7 @@ import { selectedRuns } from '../schema/selection.js';
 import type { PageRun } from '../schema/selection.js';
 import type { Advice, ExitStatus, Failure, Outcome, Protection, Step } from '../schema/step.js';
 import { requireBasePages, requireHugetlbRegion } from './hugetlb.js';
+import { isPageable } from './swap.js';
 import type { Access, ForkRefusal, MapSpec, MemoryObject, Process, Region } from './machine.js';
 import type { ProgramMachine } from './program.js';
 
@@ -29,6 +30,7 @@ const ADVICE = [
   'mergeable',
   'unmergeable',
   'dontneed',
+  'pageout',
   'populate-read',
   'populate-write',
 ] as const satisfies Advice[];
@@ -48,6 +50,8 @@ export class ProgramRegion implements Region {
   constructor(
     readonly name: string,
     readonly hugetlb: boolean,
+    /** Private anonymous memory of base pages, which the model knows in swap. */
+    readonly isPageable: boolean,
   ) {}
 }
 
@@ -93,7 +97,7 @@ export class ProgramProcess implements Process {
       if (full.hugePages || full.hugetlb) this.machine.cgroup.requireOutside(this.name);
       const name = this.machine.nextName('r');
       await this.machine.performNow({ op: 'map', process: this.name, region: name, ...full });
-      const region = this.machine.addRegion(new ProgramRegion(name, full.hugetlb === true));
+      const region = this.machine.addRegion(new ProgramRegion(name, full.hugetlb === true, isPageable(full)));
       const mapped = new PageSet([{ first: 0, pages: full.pages }]);
       this.holdings.set(name, { pages: full.pages, mapped, dontfork: new PageSet() });
       if (onFork !== 'copy') await this.#adviseNow(region, onFork, undefined);
@@ -228,6 +232,10 @@ export class ProgramProcess implements Process {
     requireOneOf('advice', advice, ADVICE);
     requireBasePages(this.machine.regionNamed(name), 'advise');
     const run = this.#mappedRange(region, range);
+    if (advice === 'pageout') {
+      const { swap, facts } = this.machine;
+      swap.requireMayPageOut(this.machine.regionNamed(name), run.pages, facts);
+    }
     const outcome = await this.machine.performNow({ op: 'advise', process: this.name, region: name, ...run, advice });
     if (advice === 'dontfork') holding.dontfork.add(run);
     if (advice === 'dofork') holding.dontfork.remove(run);

@@ -11,6 +11,7 @@ import { CgroupProgress, requireCgroup } from './cgroup.js';
 import { requireOvercommit } from './overcommit.js';
 import { ProgramObject, ProgramProcess, failureError } from './program-process.js';
 import type { ProgramRegion } from './program-process.js';
+import { SwapProgress } from './swap.js';
 import type {
   Backend,
   CgroupSpec,
@@ -26,6 +27,8 @@ export class ProgramMachine implements Machine {
   readonly root: Process;
   /** @internal */
   readonly cgroup = new CgroupProgress();
+  /** @internal */
+  readonly swap = new SwapProgress();
   readonly #backend: Backend;
   readonly #processes: ProgramProcess[] = [];
   readonly #regions = new Map<string, ProgramRegion>();
@@ -33,6 +36,7 @@ export class ProgramMachine implements Machine {
   readonly #counters = new Map<string, number>();
   #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
+  #hasMerged = false;
 
   constructor(backend: Backend) {
     this.#backend = backend;
@@ -75,8 +79,22 @@ export class ProgramMachine implements Machine {
     });
   }
 
-  async mergePages(): Promise<void> {
-    await this.perform({ op: 'merge' });
+  mergePages(): Promise<void> {
+    return this.inTurn(async () => {
+      this.swap.requireNone('merges no pages');
+      await this.performNow({ op: 'merge' });
+      this.#hasMerged = true;
+    });
+  }
+
+  addSwap(pages: number): Promise<void> {
+    return this.inTurn(async () => {
+      this.swap.requireMayAdd(pages, this.facts);
+      this.cgroup.requireUnlimited('a machine whose cgroup has limits has no swap');
+      if (this.#hasMerged) throw new TypeError('a machine that has merged pages has no swap');
+      await this.performNow({ op: 'swap', pages });
+      this.swap.add(pages);
+    });
   }
 
   readMemory(): Promise<SystemMemory> {
@@ -86,6 +104,8 @@ export class ProgramMachine implements Machine {
   limitCgroup(spec: CgroupSpec): Promise<void> {
     return this.inTurn(async () => {
       this.cgroup.requireUnlimited();
+      // What is in swap is charged otherwise, which the model does not follow.
+      this.swap.requireNone('has no cgroup');
       await this.performNow({ op: 'cgroup', ...requireCgroup(spec, this.facts) });
       this.cgroup.limit();
     });

@@ -30,6 +30,7 @@ export const AdviceSchema = Type.Union([
   Type.Literal('mergeable'),
   Type.Literal('unmergeable'),
   Type.Literal('dontneed'),
+  Type.Literal('pageout'),
   Type.Literal('populate-read'),
   Type.Literal('populate-write'),
 ]);
@@ -87,6 +88,8 @@ export const StepSchema = Type.Union([
   Type.Object({ op: Type.Literal('hugetlb'), pages: PageCount }),
   /** ksmd goes through all mergeable memory until it finds nothing more to merge. */
   Type.Object({ op: Type.Literal('merge') }),
+  /** Swap is added to the machine: a file of so many pages, one of which is its header's. */
+  Type.Object({ op: Type.Literal('swap'), pages: PageCount }),
   /** Limits of a cgroup that the machine makes for its processes: memory.max and pids.max. */
   Type.Object({
     op: Type.Literal('cgroup'),
@@ -234,6 +237,8 @@ export const OutcomeSchema = Type.Object({
   /** Minor faults of the access (write, read, advise populate). */
   minorFaults: Type.Optional(FigureSchema),
   majorFaults: Type.Optional(FigureSchema),
+  /** Both together, where the model does not know which are major. */
+  faults: Type.Optional(FigureSchema),
   /** Time of the access or the call alone, measured inside the process. No model predicts it. */
   elapsedNs: Type.Optional(Type.Number()),
   observation: Type.Optional(ObservationSchema),

@@ -13,10 +13,13 @@ import { readCommit, readHostFacts } from '../../proc/host.js';
 import { commitFigures, readMeminfo } from '../../proc/meminfo.js';
 import { isChargedAtFork, readSmaps, vmaPages } from '../../proc/smaps.js';
 import { requireExactHugePages } from '../../proc/huge-pages.js';
+import { countPages } from '../../proc/pagemap.js';
+import { readSystemSwapPages, requireExactSwap } from '../../proc/swap.js';
 import { readHugetlbPool, requireExactHugetlb } from '../../proc/hugetlb.js';
 import { readStatm } from '../../proc/stat.js';
 import type { Figure } from '../../schema/figure.js';
 import type { HostFacts } from '../../schema/facts.js';
+import type { PageRun } from '../../schema/selection.js';
 import type { CommitReading, Outcome, Step, StepOf } from '../../schema/step.js';
 import type { Backend, SystemChange, SystemMemory } from '../machine.js';
 import { LimitedTree } from './cgroup.js';
@@ -42,6 +45,8 @@ export class LinuxBackend implements Backend {
   #majorFaults = 0;
   #hasHugePages = false;
   #hasMergeable = false;
+  #hasSwap = false;
+  #pagedOut = 0;
   readonly #seesFrames = seesFrames();
 
   private constructor(root: ForkedProcess, facts: HostFacts, changes?: SystemChanges, cgroup?: LimitedCgroup) {
@@ -108,7 +113,7 @@ export class LinuxBackend implements Backend {
     return this.#tree?.kills ?? 0;
   }
 
-  /** Of all processes, in the accesses so far. */
+  /** Of all processes, in the accesses so far; once there is swap, they are no sign of reclaimed files. */
   get majorFaults(): number {
     return this.#majorFaults;
   }
@@ -123,6 +128,11 @@ export class LinuxBackend implements Backend {
     return this.#hasMergeable && !this.#changes?.allowsKsm;
   }
 
+  /** How many pages this machine has sent to swap, at most. */
+  get pagedOut(): number {
+    return this.#pagedOut;
+  }
+
   async close(): Promise<void> {
     for (const object of this.#objects.values()) object.close();
     // Children before their parents, so that each is waited for by its own.
@@ -131,7 +141,7 @@ export class LinuxBackend implements Backend {
   }
 
   #measured({ minorFaults, majorFaults, elapsedNs }: Omit<AccessReport, 'sum'>): Outcome {
-    this.#majorFaults += majorFaults;
+    if (!this.#hasSwap) this.#majorFaults += majorFaults;
     return { minorFaults, majorFaults, elapsedNs };
   }
 
@@ -180,6 +190,7 @@ export class LinuxBackend implements Backend {
       case 'advise': {
         const { process, region } = this.#target(step);
         this.#hasMergeable ||= step.advice === 'mergeable';
+        if (step.advice === 'pageout' && this.#hasSwap) return this.#pageOut(process, region, step);
         return this.#measured(await process.advise(region, step.advice, step));
       }
       case 'grow': {
@@ -206,6 +217,8 @@ export class LinuxBackend implements Backend {
         const allowed = this.#changes?.allowsKsm ? this.#changes : undefined;
         return mergePages(requireAllowed(allowed, 'Merging pages', 'ksm'), this.#pids());
       }
+      case 'swap':
+        return this.#addSwap(step);
       case 'cgroup':
         requireAllowed(this.#tree, 'A cgroup', 'cgroup').limit(step);
         return {};
@@ -255,6 +268,34 @@ export class LinuxBackend implements Backend {
     const hugetlbPool = readHugetlbPool();
     this.#factsNow = { ...this.#factsNow, commitLimitPages };
     return { commitLimitPages, ...(hugetlbPool ? { hugetlbPool } : {}) };
+  }
+
+  #addSwap({ pages }: StepOf<'swap'>): Outcome {
+    const allowed = this.#changes?.allowsSwap ? this.#changes : undefined;
+    const changes = requireAllowed(allowed, 'Adding swap', 'swap');
+    requireExactSwap();
+    changes.addSwap(pages);
+    this.#hasSwap = true;
+    const { commitLimitPages } = readCommit();
+    this.#factsNow = { ...this.#factsNow, commitLimitPages, swapTotalPages: readSystemSwapPages() };
+    return { commitLimitPages };
+  }
+
+  /**
+   * A page that is still being written from the last time stays [shrink_folio_list: folio_test_writeback], and nothing says
+   * when that has ended; so the advice is given until no page is left that may go.
+   */
+  async #pageOut(process: ForkedProcess, region: ForkedRegion, { first, pages }: PageRun): Promise<Outcome> {
+    const { address } = process.placement(region);
+    const range = { address: address + BigInt(first * this.facts.pageSizeBytes), pages };
+    const { exclusive } = countPages(process.pid, range, { checkHuge: false });
+    this.#pagedOut += exclusive;
+    let outcome = this.#measured(await process.advise(region, 'pageout', { first, pages }));
+    const deadline = performance.now() + WRITEBACK_PATIENCE_MS;
+    while (countPages(process.pid, range, { checkHuge: false }).exclusive > 0 && performance.now() < deadline) {
+      outcome = this.#measured(await process.advise(region, 'pageout', { first, pages }));
+    }
+    return outcome;
   }
 
   async #fork(step: StepOf<'fork'>): Promise<Outcome> {
@@ -320,6 +361,9 @@ export class LinuxBackend implements Backend {
     return observed;
   }
 }
+
+/** For how long pages may be written to swap before they count as staying. */
+const WRITEBACK_PATIENCE_MS = 5000;
 
 function requireAllowed<T>(means: T | undefined, what: string, change: SystemChange): T {
   if (means !== undefined) return means;

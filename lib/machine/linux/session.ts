@@ -33,9 +33,11 @@ class LinuxMachine extends ProgramMachine implements WatchedMachine {
   }
 
   disturbances(): string[] {
-    const { oomKills, majorFaults, hasHugePages, hasMergeable } = this.#linux;
-    const own = { meant: { oom_kill: oomKills }, majorFaults, hasHugePages, hasMergeable };
-    return disturbances(this.#before, readActivity(), own);
+    const { oomKills, majorFaults, hasHugePages, hasMergeable, pagedOut } = this.#linux;
+    // What comes back was sent out before; and neighbours may be read ahead.
+    const pswpin = pagedOut > 0 ? Infinity : 0;
+    const meant = { oom_kill: oomKills, pswpout: pagedOut, pswpin };
+    return disturbances(this.#before, readActivity(), { meant, majorFaults, hasHugePages, hasMergeable });
   }
 
   pidOf(process: { name: string }): number {
@@ -81,6 +83,7 @@ export async function openBackend(options: OpenOptions = {}): Promise<LinuxBacke
     overcommit: allow.includes('overcommit'),
     hugetlb: allow.includes('hugetlb'),
     ksm: allow.includes('ksm'),
+    swap: allow.includes('swap'),
     ...(plan ? { cgroup: plan } : {}),
     purpose,
   });

@@ -1,5 +1,5 @@
 /** Reads and writes of memory, by the process itself and by the kernel on its behalf (populate). */
-import { sum, type Figure } from '../../schema/figure.js';
+import { bounds, sum, type Figure } from '../../schema/figure.js';
 import { pageOrder, type PageRun, type Selection, selectedRuns } from '../../schema/selection.js';
 import type { Outcome } from '../../schema/step.js';
 import { type Configuration, pteOf } from './configuration.js';
@@ -7,7 +7,16 @@ import { ReadSimulation } from './fault.js';
 import { touchBlocks, type BlockEffect } from './huge.js';
 import type { Effect } from './lineage.js';
 import { backedPages, endProcess, type Mapping, type ModelProcess, toObject, type World } from './process.js';
-import { populatePrivate, populateShared, readMissing, STALE, writePrivate, writeShared } from './transitions.js';
+import {
+  populatePrivate,
+  populateShared,
+  readMissing,
+  readSwapped,
+  STALE,
+  SWAP_CACHE,
+  writePrivate,
+  writeShared,
+} from './transitions.js';
 import { clipRuns, endOf, overlap, prepareAnonVma, type Vma } from './vma.js';
 
 export type AccessKind = 'read' | 'write';
@@ -33,14 +42,32 @@ export function access(
 ): Outcome {
   const fatal = firstFatal(mapping, kind, selection);
   const survived = fatal ? { ...selection, to: fatal.position } : selection;
-  const minorFaults = touch(world, mapping, kind, survived, BY_PROCESS);
-  if (!fatal) return { minorFaults, majorFaults: 0 };
+  const touched = touch(world, mapping, kind, survived, BY_PROCESS);
+  if (!fatal) return faultsOf(touched);
   endProcess(world, process);
   return { ended: { signal: fatal.signal } };
 }
 
+/** What touching pages came to. */
+export interface Touched {
+  faults: Figure;
+  /** How many of the faults brought a page back from swap, and may be major. */
+  swappedIn: number;
+}
+
+/** Faults as an outcome says them: together, and which of them are major. */
+export function faultsOf({ faults, swappedIn }: Touched): Outcome {
+  if (swappedIn === 0) return { minorFaults: faults, majorFaults: 0 };
+  const { min, max } = bounds(faults);
+  return {
+    minorFaults: { min: min - swappedIn, max, why: SWAP_CACHE },
+    majorFaults: { min: 0, max: swappedIn, why: SWAP_CACHE },
+    faults,
+  };
+}
+
 /** Touches every page of a range, in order, as the kernel does to populate it; all pages must be permitted. */
-export function touchRange(world: World, mapping: Mapping, kind: AccessKind, range: PageRun): Figure {
+export function touchRange(world: World, mapping: Mapping, kind: AccessKind, range: PageRun): Touched {
   return touch(world, mapping, kind, wholeRange(range), BY_POPULATE);
 }
 
@@ -73,10 +100,23 @@ function firstFatal(
   return undefined;
 }
 
-/** Returns the minor faults. */
-function touch(world: World, mapping: Mapping, kind: AccessKind, selection: Selection, rules: WriteRules): Figure {
-  if (selection.from >= selection.to) return 0;
+function touch(world: World, mapping: Mapping, kind: AccessKind, selection: Selection, rules: WriteRules): Touched {
+  if (selection.from >= selection.to) return { faults: 0, swappedIn: 0 };
   const runs = selectedRuns(selection);
+  const isSwapped = (page: Configuration): boolean => pteOf(page, mapping.id)?.swapped === true;
+  const swappedIn = mapping.lineage.hasSwapped ? mapping.lineage.countPages(toObjectRuns(mapping, runs), isSwapped) : 0;
+  return { faults: touchRuns(world, mapping, kind, selection, runs, rules), swappedIn };
+}
+
+/** Returns the faults. */
+function touchRuns(
+  world: World,
+  mapping: Mapping,
+  kind: AccessKind,
+  selection: Selection,
+  runs: readonly PageRun[],
+  rules: WriteRules,
+): Figure {
   // What is left to the rules of single pages then are the blocks that have a page table.
   const { faults, takenOver } = mapping.blocks ? touchBlocks(world, mapping, kind, runs) : NO_BLOCKS;
   if (kind === 'write') return sum([faults, write(world, mapping, runs, rules, takenOver)]);
@@ -113,9 +153,11 @@ function readAnonymous(world: World, mapping: Mapping, runs: readonly PageRun[])
   const { forbidsZeroPage = false } = world.facts;
   const effect: Effect = { faults: 0, allocated: 0 };
   for (const { vma, selected } of byVma(mapping, runs)) {
-    const part = mapping.lineage.apply(selected, (draft) =>
-      draft.pte(mapping.id) ? 0 : readMissing(draft, mapping, vma.protection === 'rw', forbidsZeroPage),
-    );
+    const part = mapping.lineage.apply(selected, (draft) => {
+      const pte = draft.pte(mapping.id);
+      if (pte?.swapped) return readSwapped(draft, pte, vma.protection === 'rw');
+      return pte ? 0 : readMissing(draft, mapping, vma.protection === 'rw', forbidsZeroPage);
+    });
     const allocated = forbidsZeroPage && part.faults > 0;
     if (allocated || world.mutation === 'av-set-by-reads') prepareAnonVma(mapping.vmas, vma);
     effect.faults += part.faults;

@@ -4,7 +4,7 @@ import type { Outcome, Step, Trace } from '../../schema/step.js';
 import type { Backend, SystemMemory } from '../machine.js';
 import { access } from './access.js';
 import { newCgroup, withinLimit } from './cgroup.js';
-import { committedPages, doubtAfterTouching, setOvercommit } from './commit.js';
+import { addSwap, committedPages, doubtAfterTouching, setOvercommit } from './commit.js';
 import { fork } from './fork.js';
 import { accessHugetlb, mapHugetlb, requireModelled, setHugetlb } from './hugetlb.js';
 import { kernelRules } from './kernel-rules.js';
@@ -40,7 +40,7 @@ const NOT_FATAL: ReadonlySet<string> = new Set([
 
 type ProcessStep = Exclude<
   Step,
-  { op: 'create-object' | 'write-object' | 'overcommit' | 'hugetlb' | 'merge' | 'cgroup' | 'observe' }
+  { op: 'create-object' | 'write-object' | 'overcommit' | 'hugetlb' | 'merge' | 'swap' | 'cgroup' | 'observe' }
 >;
 type RegionStep = Extract<ProcessStep, { region: string }>;
 
@@ -128,6 +128,8 @@ export class ModelBackend implements Backend {
         return setHugetlb(this.world, step, recorded);
       case 'merge':
         return mergePages(this.world);
+      case 'swap':
+        return addSwap(this.world, step);
       case 'cgroup':
         this.world.cgroup = newCgroup(step, this.facts.pageSizeBytes);
         return {};

@@ -153,6 +153,19 @@ export function setOvercommit(world: World, step: StepOf<'overcommit'>, recorded
   return { commitLimitPages, committedPages: committedPages(world) };
 }
 
+/** Swap counts for the heuristic rule and for CommitLimit. A page of it is its header's. */
+export function addSwap(world: World, { pages }: StepOf<'swap'>): Outcome {
+  const { swapTotalPages, commitLimitPages } = world.facts;
+  const usable = pages - 1;
+  world.hasSwap = true;
+  world.facts = {
+    ...world.facts,
+    swapTotalPages: swapTotalPages + usable,
+    commitLimitPages: commitLimitPages + usable,
+  };
+  return { commitLimitPages: world.facts.commitLimitPages };
+}
+
 function followFork(
   world: World,
   verdict: ForkVerdict,

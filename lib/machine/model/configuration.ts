@@ -26,6 +26,8 @@ export interface Pte {
   readonly dirty: boolean;
   /** It became writable without a flush, so that the processor may still hold a read-only translation of it. */
   readonly stale?: true;
+  /** It is no present entry but one of swap: the frame is where the page is, in swap, in memory or in both. */
+  readonly swapped?: true;
   /** A hugetlb page that its owner has unmapped: its reservation comes back when it is freed. */
   readonly owed?: true;
   /** ksmd finds it in a mergeable VMA; only while it merges. */
@@ -61,7 +63,14 @@ export function pteOf(configuration: Configuration, mapping: number): Pte | unde
 /** How many page table entries map the frame (page_mapcount in the kernel). */
 export function mapCount(configuration: Configuration, frame: number): number {
   let count = 0;
-  for (const pte of configuration.ptes) if (pte.frame === frame) count++;
+  for (const pte of configuration.ptes) if (pte.frame === frame && !pte.swapped) count++;
+  return count;
+}
+
+/** How many entries of swap there are of the frame (swp_swapcount in the kernel). */
+export function swapCount(configuration: Configuration, frame: number): number {
+  let count = 0;
+  for (const pte of configuration.ptes) if (pte.frame === frame && pte.swapped) count++;
   return count;
 }
 
@@ -85,6 +94,10 @@ export class Draft {
 
   mapCount(frame: number): number {
     return mapCount(this, frame);
+  }
+
+  swapCount(frame: number): number {
+    return swapCount(this, frame);
   }
 
   /** Installs a page table entry in the place of the one that the mapping has, if any. */
@@ -141,7 +154,7 @@ function keyOf({ cache, exclusive, written, ptes }: Configuration): string {
   for (const each of exclusive) key += each ? 'x' : '.';
   for (const each of written) key += each ? 'w' : 'z';
   for (const pte of ptes) {
-    key += `|${String(pte.mapping)}:${String(pte.frame)}${pte.writable ? 'w' : ''}${pte.dirty ? 'd' : ''}${pte.stale ? 's' : ''}${pte.owed ? 'o' : ''}${pte.mergeable ? 'm' : ''}`;
+    key += `|${String(pte.mapping)}:${String(pte.frame)}${pte.writable ? 'w' : ''}${pte.dirty ? 'd' : ''}${pte.stale ? 's' : ''}${pte.owed ? 'o' : ''}${pte.mergeable ? 'm' : ''}${pte.swapped ? 'z' : ''}`;
   }
   return key;
 }

@@ -27,6 +27,8 @@ export class Lineage {
   mergeDoubt: string | undefined;
   /** Some of its pages may be merged ones. */
   hasMerged = false;
+  /** The same of entries of swap. */
+  hasSwapped = false;
   private nextMapping = 0;
 
   /**

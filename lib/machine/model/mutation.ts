@@ -59,6 +59,18 @@ export const hugetlbMutations = [
   'hugetlb-owes-nothing',
 ] as const;
 
+/** Wrong rules about pages in swap. */
+export const swapMutations = [
+  /** MADV_PAGEOUT takes pages that others map too. */
+  'swap-takes-shared-pages',
+  /** A page that others have in swap is taken over by who writes it. */
+  'swap-entries-hold-nothing',
+  /** After a fork a page in swap is still its process's own, and comes back writable. */
+  'swap-fork-keeps-exclusive',
+  /** SwapPss is Swap. */
+  'swap-pss-is-whole',
+] as const;
+
 /** Wrong rules about cgroups with limits, which no random program meets: test/kernel/oom.test.ts does. */
 export const cgroupMutations = [
   /** The OOM killer takes the process that needs memory, and not the largest. */
@@ -74,4 +86,5 @@ export type Mutation =
   | (typeof hugeMutations)[number]
   | (typeof mergeMutations)[number]
   | (typeof hugetlbMutations)[number]
+  | (typeof swapMutations)[number]
   | (typeof cgroupMutations)[number];

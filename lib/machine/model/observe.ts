@@ -2,7 +2,7 @@
 import { type Figure, sum } from '../../schema/figure.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Observation, PageState, RegionObservation, StateRuns, Vma as VmaSeen } from '../../schema/step.js';
-import { CACHE, type Configuration, isMerged, mapCount, pteOf, ZERO } from './configuration.js';
+import { CACHE, type Configuration, isMerged, mapCount, pteOf, swapCount, ZERO } from './configuration.js';
 import { hiddenParts, hugePages } from './huge.js';
 import { doubtCounts, doubtFigures, doubtFrames, doubtStates } from './ksm.js';
 import { mergedMapCounts } from './merge.js';
@@ -40,7 +40,9 @@ function countFrames(mappings: readonly Mapping[]): Figure {
   if (!first) return 0;
   const merged = new Set<number>();
   const frames = first.lineage.sumPages(({ ptes }) => {
-    const own = new Set(ptes.flatMap(({ mapping, frame }) => (ids.has(mapping) && frame !== ZERO ? [frame] : [])));
+    const own = new Set(
+      ptes.flatMap(({ mapping, frame, swapped }) => (ids.has(mapping) && frame !== ZERO && !swapped ? [frame] : [])),
+    );
     for (const frame of own) if (isMerged(frame) && own.delete(frame)) merged.add(frame);
     return own.size;
   });
@@ -88,7 +90,7 @@ function seen({ first, pages, protection, accounted, dontfork, wipeonfork, merge
 
 /** A page of one configuration as one mapping sees it. */
 interface PageView {
-  state: 'exclusive' | 'shared' | 'zero' | 'not-present';
+  state: 'exclusive' | 'shared' | 'zero' | 'swapped' | 'not-present';
   anonymous: boolean;
   /** It is counted by smaps; the zero page is not [vm_normal_page]. */
   counted: boolean;
@@ -96,6 +98,8 @@ interface PageView {
   mapCount: number;
   /** By KSM. */
   merged: boolean;
+  /** Of a page in swap: how many entries of swap it has. */
+  swapCount: number;
 }
 
 /** How many entries map each merged page. */
@@ -108,6 +112,7 @@ const NOT_PRESENT: PageView = {
   dirty: false,
   mapCount: 0,
   merged: false,
+  swapCount: 0,
 };
 const ZERO_PAGE: PageView = { ...NOT_PRESENT, state: 'zero' };
 
@@ -115,6 +120,7 @@ function viewOf(configuration: Configuration, mapping: number, mergedCounts: Mer
   const pte = pteOf(configuration, mapping);
   if (!pte) return NOT_PRESENT;
   if (pte.frame === ZERO) return ZERO_PAGE;
+  if (pte.swapped) return { ...NOT_PRESENT, state: 'swapped', swapCount: swapCount(configuration, pte.frame) };
   const merged = isMerged(pte.frame);
   const count = (merged ? mergedCounts.get(pte.frame) : undefined) ?? mapCount(configuration, pte.frame);
   return {
@@ -122,10 +128,12 @@ function viewOf(configuration: Configuration, mapping: number, mergedCounts: Mer
     state: count === 1 ? 'exclusive' : 'shared',
     anonymous: pte.frame !== CACHE,
     counted: true,
-    // smaps_account(): pte_dirty() or folio_test_dirty(), which nothing sets for an anonymous page before it is swapped.
+    // smaps_account(): pte_dirty() or folio_test_dirty(). The folio of an anonymous page is not dirty before it is swapped,
+    // and after that only if the entry was, when it left the swap cache for a write [folio_free_swap].
     dirty: pte.dirty || (pte.frame === CACHE && configuration.cache.dirty),
     mapCount: count,
     merged,
+    swapCount: 0,
   };
 }
 
@@ -240,10 +248,24 @@ function smapsOf(world: World, mapping: Mapping, vma: Vma, tally: Tally): Record
     Private_Dirty: split(kbOf, (view) => !isShared(view), true),
     Anonymous: kbOf((view) => view.anonymous),
     KSM: kbOf((view) => view.merged),
+    ...swapSmaps(world, tally),
   };
 }
 
-/** Zero, unless it was counted, for private anonymous and page-cache memory without swap, mlock and MADV_FREE. */
+/** The same arithmetic as of Pss, by the entries of swap that each page has [smaps_pte_entry, swp_swapcount]. */
+function swapSmaps({ facts, mutation }: World, tally: Tally): Record<string, Figure> {
+  let pss = 0;
+  let swapped = 0;
+  for (const { view, pages } of tally) {
+    if (view.state !== 'swapped') continue;
+    swapped += pages;
+    const sharers = mutation === 'swap-pss-is-whole' ? 1 : view.swapCount;
+    pss += pages * Math.floor((facts.pageSizeBytes * 4096) / sharers);
+  }
+  return { Swap: (swapped * facts.pageSizeBytes) / 1024, SwapPss: Math.floor(pss / 2 ** 22) };
+}
+
+/** Zero, unless it was counted, for private anonymous and page-cache memory without mlock and MADV_FREE. */
 const ALWAYS_ZERO = [
   'LazyFree',
   'ShmemPmdMapped',

@@ -2,7 +2,7 @@
 import { sum, type Figure } from '../../schema/figure.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { Outcome } from '../../schema/step.js';
-import { type AccessKind, permits, readBeyondEnd, touchRange } from './access.js';
+import { type AccessKind, faultsOf, permits, readBeyondEnd, touchRange, type Touched } from './access.js';
 import { backedPages, type Mapping, type World } from './process.js';
 import { endOf, overlap, prepareAnonVma } from './vma.js';
 
@@ -18,6 +18,7 @@ export function populateNewMapping(world: World, mapping: Mapping): void {
 /** madvise_populate(): stops with an error at the first page that cannot be had; what came before stays. */
 export function advisePopulate(world: World, mapping: Mapping, kind: AccessKind, range: PageRun): Outcome {
   const faults: Figure[] = [];
+  let swappedIn = 0;
   let at = range.first;
   let code: string | undefined;
   while (at < endOf(range) && code === undefined) {
@@ -31,11 +32,12 @@ export function advisePopulate(world: World, mapping: Mapping, kind: AccessKind,
     if (!part) break;
     const populated = populatePart(world, mapping, kind, part);
     faults.push(populated.faults);
+    swappedIn += populated.swappedIn;
     // VM_FAULT_SIGBUS and VM_FAULT_SIGSEGV become EFAULT.
     if (populated.beyondEnd) code = 'EFAULT';
     at = endOf(part);
   }
-  const counted = { minorFaults: sum(faults), majorFaults: 0 };
+  const counted = faultsOf({ faults: sum(faults), swappedIn });
   return code === undefined ? counted : { failure: { code, syscall: 'madvise' }, ...counted };
 }
 
@@ -45,9 +47,9 @@ function populatePart(
   mapping: Mapping,
   kind: AccessKind,
   range: PageRun,
-): { faults: Figure; beyondEnd: boolean } {
+): Touched & { beyondEnd: boolean } {
   const end = Math.max(range.first, Math.min(endOf(range), backedPages(mapping)));
-  const faults = touchRange(world, mapping, kind, { first: range.first, pages: end - range.first });
+  const touched = touchRange(world, mapping, kind, { first: range.first, pages: end - range.first });
   const beyondEnd = end < endOf(range);
   const vma = mapping.vmas.find((each) => end >= each.first && end < endOf(each));
   if (beyondEnd && vma) {
@@ -55,5 +57,5 @@ function populatePart(
     if (kind === 'read') readBeyondEnd(world, mapping, end, vma);
     else if (!mapping.shared) prepareAnonVma(mapping.vmas, vma);
   }
-  return { faults, beyondEnd };
+  return { ...touched, beyondEnd };
 }

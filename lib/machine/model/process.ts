@@ -53,6 +53,8 @@ export interface World {
   /** Growth of Committed_AS since the start. */
   chargedPages: number;
   cgroup?: ModelCgroup;
+  /** The program has added swap. */
+  hasSwap?: boolean;
   /** Of hugetlb pages, without what the model's own processes have and have reserved. */
   pool?: HugetlbPool | undefined;
 }

@@ -6,7 +6,7 @@ import { protectBlocks, splitEdges, zapBlocks } from './huge.js';
 import { becomeMergeable, unmergeRange } from './ksm.js';
 import { advisePopulate } from './populate.js';
 import { failed, type Mapping, type ModelProcess, toObject, type World, zapRange } from './process.js';
-import { protectPte } from './transitions.js';
+import { pageOut, protectPte } from './transitions.js';
 import { modifyFlags, overlap, sameFlags, type Vma, type VmaFlags, vmasIn } from './vma.js';
 
 /** mprotect(): VMA by VMA [mprotect_fixup]; if one is refused, those before it stay changed. */
@@ -77,6 +77,8 @@ export function advise(world: World, mapping: Mapping, range: PageRun, advice: A
       return adviseMerging(world, mapping, range, advice);
     case 'dontneed':
       return dontneed(world, mapping, range);
+    case 'pageout':
+      return pageout(world, mapping, range);
     case 'populate-read':
       return advisePopulate(world, mapping, 'read', range);
     case 'populate-write':
@@ -117,6 +119,20 @@ function dontneed(world: World, mapping: Mapping, range: PageRun): Outcome {
     if (part) zapRange(mapping, part);
     if (part) zapBlocks(world, mapping, part);
     if (world.mutation === 'dontneed-clears-av') vma.anonVma = undefined;
+  }
+  return NO_FAULTS;
+}
+
+/** MADV_PAGEOUT: without swap anonymous memory stays as it is [folio_alloc_swap]. */
+function pageout(world: World, mapping: Mapping, range: PageRun): Outcome {
+  if (!world.hasSwap) return NO_FAULTS;
+  mapping.lineage.hasSwapped = true;
+  for (const vma of vmasIn(mapping.vmas, range)) {
+    const part = overlap(vma, range);
+    if (!part) continue;
+    mapping.lineage.change([toObject(mapping, part)], (draft) => {
+      pageOut(draft, mapping, world.mutation);
+    });
   }
   return NO_FAULTS;
 }

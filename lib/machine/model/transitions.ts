@@ -57,9 +57,11 @@ export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Muta
   }
   // do_cow_fault() reads the page to copy from the page cache, which allocates it where there was a hole.
   if (!pte && mapping.cached) draft.allocateCache();
-  // wp_can_reuse_anon_folio(): an anonymous page that nobody else maps is taken over, not copied.
+  // wp_can_reuse_anon_folio(), do_swap_page(): an anonymous page that nobody else maps, or has in swap, is taken over.
   const reusable =
-    pte !== undefined && pte.frame >= 0 && (draft.mapCount(pte.frame) === 1 || mutation === 'reuse-of-shared-pages');
+    pte !== undefined &&
+    pte.frame >= 0 &&
+    (holders(draft, pte.frame, mutation) === 1 || mutation === 'reuse-of-shared-pages');
   // A merged page is never taken over, though nobody else maps it (folio_test_ksm()).
   const frame = reusable ? pte.frame : draft.newAnonymousFrame();
   draft.exclusive[frame] = true;
@@ -67,6 +69,38 @@ export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Muta
   draft.set({ mapping: mapping.id, frame, writable: true, dirty: true });
   return 1;
 }
+
+function holders(draft: Draft, frame: number, mutation: Mutation | undefined): number {
+  const swapped = draft.swapCount(frame);
+  if (mutation === 'swap-entries-hold-nothing') return Math.max(1, draft.mapCount(frame));
+  return draft.mapCount(frame) + swapped;
+}
+
+/**
+ * MADV_PAGEOUT of a page: it goes if this process alone maps it [madvise_cold_or_pageout_pte_range]. Whether it was written
+ * before is no matter, and it is clean from then on [shrink_folio_list].
+ */
+export function pageOut(draft: Draft, mapping: MappingKind, mutation?: Mutation): void {
+  const pte = draft.pte(mapping.id);
+  if (!pte || pte.swapped || pte.frame < 0) return;
+  if (draft.mapCount(pte.frame) !== 1 && mutation !== 'swap-takes-shared-pages') return;
+  // try_to_unmap_one() keeps PageAnonExclusive in the entry of swap [pte_swp_mkexclusive].
+  draft.set({ mapping: pte.mapping, frame: pte.frame, writable: false, dirty: false, swapped: true });
+}
+
+/**
+ * A read of a page in swap: the same page for all who have it there, read-only unless it was never another's, and clean
+ * [do_swap_page]. Its neighbours may be read ahead, but are not mapped [swapin_readahead].
+ */
+export function readSwapped(draft: Draft, pte: Pte, writable: boolean): number {
+  const { mapping, frame } = pte;
+  draft.set({ mapping, frame, writable: writable && draft.exclusive[frame] === true, dirty: false });
+  return 1;
+}
+
+/** Why it is not known which faults are major. */
+export const SWAP_CACHE =
+  'a fault on a page in swap is minor while the page is still in the swap cache, or was read ahead';
 
 /** A write by a shared mapping: do_shared_fault(), wp_page_shared(). */
 export function writeShared(draft: Draft, mapping: MappingKind, mutation?: Mutation): number {
@@ -79,8 +113,10 @@ export function writeShared(draft: Draft, mapping: MappingKind, mutation?: Mutat
 }
 
 /** The entry without a stale translation of it. */
-export function refreshed({ mapping, frame, writable, dirty, owed }: Pte): Pte {
-  return owed ? { mapping, frame, writable, dirty, owed } : { mapping, frame, writable, dirty };
+export function refreshed(pte: Pte): Pte {
+  const fresh: { -readonly [Key in keyof Pte]: Pte[Key] } = { ...pte };
+  delete fresh.stale;
+  return fresh;
 }
 
 /** Why an entry that is `stale` may cost a fault more. */
@@ -104,7 +140,8 @@ export function populatePrivate(draft: Draft, mapping: MappingKind, mutation?: M
   const after = draft.pte(mapping.id);
   // Nothing is written: a new page is of zeros, and a copied one like the first.
   if (after) draft.written[after.frame] = written;
-  if (after && after.frame === before?.frame) draft.set({ ...after, stale: true });
+  // Of a page in swap there was no translation.
+  if (after && after.frame === before?.frame && !before.swapped) draft.set({ ...after, stale: true });
   return faults;
 }
 
@@ -152,13 +189,13 @@ export function copyPte(draft: Draft, parent: number, child: number, mutation?: 
   const both: Pte = { ...refreshed(pte), writable: false };
   draft.set(mutation === 'fork-keeps-write' ? pte : both);
   draft.set({ ...both, mapping: child });
-  if (pte.frame >= 0) draft.exclusive[pte.frame] = false;
+  if (pte.frame >= 0 && !(pte.swapped && mutation === 'swap-fork-keeps-exclusive')) draft.exclusive[pte.frame] = false;
 }
 
 /** Gives the page table entry the rights of a new protection [change_pte_range]. */
 export function protectPte(draft: Draft, mapping: MappingKind, writable: boolean): void {
   const pte = draft.pte(mapping.id);
-  if (!pte) return;
+  if (!pte || pte.swapped) return;
   // change_pte_range() flushes whatever changes.
   draft.set({ ...refreshed(pte), writable: writable && canBeWritable(draft, mapping, pte) });
 }
