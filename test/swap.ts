@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { fork } from '../lib/api/forked-process.js';
 import { SystemChanges } from '../lib/api/system-changes.js';
 import { FeatureUnavailableError } from '../lib/errors.js';
+import { openMachine } from '../lib/machine/open.js';
 
 const SWAP_PAGES = 16_384;
 
@@ -40,5 +41,22 @@ export async function takeSwap(directory?: string): Promise<SystemChanges | stri
     await changes.restore();
     if (error instanceof FeatureUnavailableError) return error.message;
     throw error;
+  }
+}
+
+/** Why a Machine can have no swap here: no leave, a disk that takes no swap file, other swap, zswap, or an older kernel. */
+export async function whyNoExactSwap(): Promise<string | undefined> {
+  const taken = await takeSwap();
+  if (typeof taken === 'string') return taken;
+  await taken.restore();
+  const machine = await openMachine({ allow: ['swap'], purpose: 'a test' });
+  try {
+    await machine.addSwap(10);
+    return undefined;
+  } catch (error) {
+    if (error instanceof FeatureUnavailableError) return error.message;
+    throw error;
+  } finally {
+    await machine.close();
   }
 }

@@ -1,6 +1,7 @@
 /** What does advice to the kernel change about a fork: what is charged, what the child has, and what its writes cost? */
 import { check } from '../machine/compare.js';
 import type { Process, Region } from '../machine/machine.js';
+import { MAX_SWAP_PAGES, whyNoExactSwap } from '../machine/swap.js';
 import type { Figure } from '../schema/figure.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { Check, Findings, NamedFigure } from '../schema/result.js';
@@ -9,6 +10,7 @@ import { formatBytes } from '../schema/units.js';
 import { defineExperiment, requireWholePages } from './define.js';
 import type { ParamsOf, RunContext } from './define.js';
 import { checkMergedByHand, describeMerging, mergeAlike } from './merging.js';
+import { checkPagedOutByHand, describePaging, pageOutAndFork, swapPagesFor } from './paging-out.js';
 import { rawRows } from './raw-rows.js';
 import {
   chargedPages,
@@ -23,6 +25,7 @@ import {
 const params = {
   size: { type: 'size', default: 16 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
   ksm: { type: 'boolean', default: false, describe: 'merge equal pages too, by ksmd (--allow-system-changes)' },
+  swap: { type: 'boolean', default: false, describe: 'send memory to swap too (--allow-system-changes)' },
 } as const;
 type Params = ParamsOf<typeof params>;
 type Context = RunContext<typeof params>;
@@ -98,7 +101,8 @@ async function program(context: Context): Promise<Findings> {
   const all: [Kind, Measured][] = [];
   for (const kind of kindsFor(context.machine.facts)) all.push([kind, await tryAdvice(context, kind)]);
   const findings = findingsOf(context, all);
-  return context.params.ksm ? joined(findings, await mergeAlike(context)) : findings;
+  if (context.params.ksm) return joined(findings, await mergeAlike(context));
+  return context.params.swap ? joined(findings, await pageOutAndFork(context)) : findings;
 }
 
 function joined(first: Findings, second: Findings): Findings {
@@ -139,6 +143,16 @@ function findingsOf(context: Context, all: readonly [Kind, Measured][]): Finding
       ...ksmNotes(context.machine.facts),
     ],
   };
+}
+
+/** @throws RangeError for more than half of the largest swap. */
+function whyNoSwap({ size }: Params, facts: HostFacts): { lacking?: string } {
+  if (swapPagesFor(size / facts.pageSizeBytes) > MAX_SWAP_PAGES) {
+    const most = Math.floor((MAX_SWAP_PAGES - 1) / 2) * facts.pageSizeBytes;
+    throw new RangeError(`with swap=true size must be at most ${formatBytes(most)}, not ${formatBytes(size)}`);
+  }
+  const why = whyNoExactSwap(facts);
+  return why ? { lacking: why.message } : {};
 }
 
 function ksmNotes({ hasKsm, ksmRuns }: HostFacts): string[] {
@@ -195,6 +209,8 @@ export const advice = defineExperiment({
   needs(values, facts) {
     requireWholePages('size', values.size, facts.pageSizeBytes);
     const memoryBytes = values.size * 2;
+    if (values.ksm && values.swap) throw new RangeError('choose ksm or swap: merged pages in swap are not modelled');
+    if (values.swap) return { memoryBytes, changes: ['swap'], ...whyNoSwap(values, facts) };
     if (!values.ksm) return { memoryBytes };
     if (facts.hasKsm === false) return { memoryBytes, lacking: 'this kernel has no KSM (CONFIG_KSM)' };
     return { memoryBytes, changes: ['ksm'] };
@@ -206,10 +222,11 @@ export const advice = defineExperiment({
     const { facts } = machine;
     const checks = checkByHand(findings, values, facts);
     if (values.ksm) checks.push(...checkMergedByHand(findings, values.size / facts.pageSizeBytes, facts));
+    if (values.swap) checks.push(...checkPagedOutByHand(findings, values.size / facts.pageSizeBytes, facts));
     return Promise.resolve({ figures: [], tables: [], plots: [], notes: [], checks });
   },
 
-  conclude(findings, agreed, { size, ksm }, { hasKsm }) {
+  conclude(findings, agreed, { size, ksm, swap }, { hasKsm }) {
     if (!agreed) return { outcome: 'undecided', inShort: 'Prediction and measurement differ; see the checks.' };
     const all = formatBytes(size);
     return {
@@ -219,7 +236,8 @@ export const advice = defineExperiment({
         'mapping. WIPEONFORK hides what is in it; the fork is charged for all the same, and what the child writes takes ' +
         'as much memory as copies would. To populate for writing in the child copies everything in one call, in which ' +
         'the faults are taken; to populate for reading changes nothing, since all is there.' +
-        ksmSentence(findings, ksm, hasKsm),
+        ksmSentence(findings, ksm, hasKsm) +
+        (swap ? ` ${describePaging(findings)}` : ''),
     };
   },
 });

@@ -87,6 +87,8 @@ export interface Region {
 export interface Access {
   minorFaults: Figure;
   majorFaults: Figure;
+  /** Minor and major together, which is exact also where it is not known which of them are major: in swap. */
+  faults: Figure;
   /** Absent on the model, which predicts no time. */
   elapsedNs?: number;
 }

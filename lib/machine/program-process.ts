@@ -13,6 +13,7 @@ import {
   requireSelection,
 } from '../schema/arguments.js';
 import type { PageChoice, PageRange } from '../schema/arguments.js';
+import { sum } from '../schema/figure.js';
 import { PageSet } from '../schema/page-set.js';
 import { selectedRuns } from '../schema/selection.js';
 import type { PageRun } from '../schema/selection.js';
@@ -263,7 +264,8 @@ export class ProgramProcess implements Process {
 
 function accessOf(outcome: Outcome): Access {
   const { minorFaults = 0, majorFaults = 0, elapsedNs } = outcome;
-  return elapsedNs === undefined ? { minorFaults, majorFaults } : { minorFaults, majorFaults, elapsedNs };
+  const { faults = sum([minorFaults, majorFaults]) } = outcome;
+  return { minorFaults, majorFaults, faults, ...(elapsedNs === undefined ? {} : { elapsedNs }) };
 }
 
 /** A refusal of the kernel's, as it is thrown. */

@@ -4,6 +4,8 @@ import type { HostFacts } from '../schema/facts.js';
 import { requireInteger } from '../schema/arguments.js';
 import type { StepOf } from '../schema/step.js';
 
+export const MAX_SWAP_PAGES = 2 ** 18;
+
 /** What a program has done with swap so far. */
 export class SwapProgress {
   /** How many pages may still go; undefined where none was added. */
@@ -16,10 +18,10 @@ export class SwapProgress {
 
   /** @throws TypeError, RangeError; FeatureUnavailableError where the rules have not been tried. */
   requireMayAdd(pages: number, facts: HostFacts): void {
-    requireInteger('pages', pages, 10, 2 ** 18);
+    requireInteger('pages', pages, 10, MAX_SWAP_PAGES);
     if (this.#roomPages !== undefined) throw new TypeError('swap has been added already');
-    requireTried(facts);
-    if (facts.swapTotalPages > 0) throw swapOfOthers();
+    const why = whyNoExactSwap(facts);
+    if (why) throw why;
   }
 
   /** From half of it on the kernel gives places in swap up early, and pages come back dirty [vm_swap_full]. */
@@ -55,9 +57,11 @@ function swapOfOthers(): FeatureUnavailableError {
   return new FeatureUnavailableError('pageout', 'there is swap already, which others use', 'As root: swapoff -a');
 }
 
-function requireTried({ kernelVersion: [major, minor] }: HostFacts): void {
-  if (major > 6 || (major === 6 && minor >= 18)) return;
-  throw new FeatureUnavailableError(
+/** Why a Machine on this host can add no swap, if so. */
+export function whyNoExactSwap(facts: HostFacts): FeatureUnavailableError | undefined {
+  const [major, minor] = facts.kernelVersion;
+  if (major > 6 || (major === 6 && minor >= 18)) return facts.swapTotalPages > 0 ? swapOfOthers() : undefined;
+  return new FeatureUnavailableError(
     'Exact figures of pages in swap',
     `they have not been tried on Linux ${String(major)}.${String(minor)}`,
     'Use Linux 6.18 or later.',

@@ -2,11 +2,13 @@ import { Value } from 'typebox/value';
 import { describe, expect, test } from 'vitest';
 import { advice } from '../../lib/experiments/advice.js';
 import { parseParams } from '../../lib/experiments/define.js';
-import { runExperiment } from '../../lib/experiments/run.js';
+import { predictExperiment, runExperiment } from '../../lib/experiments/run.js';
 import { readHostFacts } from '../../lib/proc/host.js';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
+import { testFacts } from '../facts.js';
 import { whyNoKsmd } from '../ksm-settings.js';
+import { whyNoExactSwap } from '../swap.js';
 import { failedBases, isRedWith, withChildren, withRoot } from './red.js';
 
 const PAGES = 300;
@@ -64,6 +66,47 @@ describe('advice with ksm=true', () => {
     if (readHostFacts(process.pid).hasKsm === false) skip('this kernel has no KSM');
     const { verdict, reason } = await runExperiment(advice, parseParams(advice, { ksm: true }));
     expect([verdict, reason]).toEqual(['skip', expect.stringMatching(/ksmd.*--allow-system-changes/)]);
+  });
+});
+
+describe('advice with swap=true', () => {
+  test('what is in swap is shared by the fork, and copied where the child reads and then writes it', async ({
+    skip,
+  }) => {
+    const why = await whyNoExactSwap();
+    if (why !== undefined) skip(why);
+    const params = parseParams(advice, { size: PAGES * 4096, swap: true });
+    const result = await runExperiment(advice, params, { allowSystemChanges: true });
+    expect(result.reason).toMatch(/checks agree/);
+    expect(result.verdict).toBe('pass');
+    expect(result.measurement?.tables[1]?.rows).toEqual([
+      ['300', '0 B', '2.34 MiB', '1.17 MiB', '300', '300', '2.34 MiB'],
+    ]);
+    expect(result.claim.inShort).toMatch(/the sum of Swap is 2.34 MiB, and 1.17 MiB are taken/);
+    for (const mutation of ['swap-entries-hold-nothing', 'swap-pss-is-whole'] as const) {
+      expect(await isRedWith(mutation, result), mutation).toBe(true);
+    }
+  });
+
+  test('it is predicted anywhere, and skipped without leave', async () => {
+    const params = parseParams(advice, { size: PAGES * 4096, swap: true });
+    const { prediction } = await predictExperiment(advice, params, testFacts);
+    expect(prediction?.tables[1]?.rows[0]?.slice(0, 4)).toEqual(['300', '0 B', '2.34 MiB', '1.17 MiB']);
+    const { verdict, reason } = await runExperiment(advice, params);
+    expect([verdict, reason]).toEqual([
+      'skip',
+      expect.stringMatching(/--allow-system-changes|not been tried|swap already/),
+    ]);
+  });
+
+  test('ksm beside it, and more than half of the largest swap, are refused; older kernels are told', () => {
+    const needs = (params: object, facts = testFacts) => advice.needs(parseParams(advice, { ...params }), facts);
+    expect(() => needs({ swap: true, ksm: true })).toThrow(/choose ksm or swap/);
+    expect(() => needs({ swap: true, size: 2 ** 29 })).toThrow(/at most 512 MiB/);
+    expect(needs({ swap: true }, { ...testFacts, kernelVersion: [6, 12] }).lacking).toMatch(
+      /not been tried on Linux 6.12/,
+    );
+    expect(needs({ swap: true }, { ...testFacts, swapTotalPages: 10 }).lacking).toMatch(/swap already/);
   });
 });
 

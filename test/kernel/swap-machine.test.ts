@@ -9,7 +9,7 @@ import { openMachine, replayOnModel } from '../../lib/machine/open.js';
 import type { HostFacts } from '../../lib/schema/facts.js';
 import type { Trace } from '../../lib/schema/step.js';
 import { swapAnchors } from '../swap-anchors.js';
-import { takeSwap } from '../swap.js';
+import { whyNoExactSwap } from '../swap.js';
 
 const SWAP_PAGES = 8192;
 const SEED = Number(process.env['COWLAB_SEED'] ?? 13);
@@ -17,25 +17,8 @@ const PROGRAMS = Number(process.env['COWLAB_PROGRAMS'] ?? 60);
 
 let why: string | undefined;
 beforeAll(async () => {
-  const taken = await takeSwap();
-  if (typeof taken === 'string') why = taken;
-  else await taken.restore();
-  why ??= await whyNotModelled();
+  why = await whyNoExactSwap();
 });
-
-/** Other swap, zswap, or an older kernel. */
-async function whyNotModelled(): Promise<string | undefined> {
-  const machine = await openMachine({ allow: ['swap'], purpose: 'a test' });
-  try {
-    await machine.addSwap(10);
-    return undefined;
-  } catch (error) {
-    if (error instanceof FeatureUnavailableError) return error.message;
-    throw error;
-  } finally {
-    await machine.close();
-  }
-}
 
 test.for(swapAnchors)('on the kernel: $name', async ({ run }, { skip }) => {
   if (why !== undefined) skip(why);

@@ -38,7 +38,11 @@ describe('figures of a tree', () => {
   });
 
   test('are the last of the raw rows, after one for each process', () => {
-    const rows = rawRows('a step', tree, new Map([['root.1', { minorFaults: 17, majorFaults: 0, elapsedNs: 19 }]]));
+    const rows = rawRows(
+      'a step',
+      tree,
+      new Map([['root.1', { minorFaults: 17, majorFaults: 0, faults: 17, elapsedNs: 19 }]]),
+    );
     expect(rows).toEqual([
       { step: 'a step', process: 'root', 'shared (pages)': 5, 'Pss (kB)': 11 },
       {

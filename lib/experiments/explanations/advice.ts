@@ -39,6 +39,7 @@ export const ADVICE: Explanation = {
     'For keys and the state of random generators: WIPEONFORK. It is for secrecy, not for memory.',
     'DONTFORK is inherited by no child, since the mapping is not: what the child maps anew is forked as usual.',
     'MADV_MERGEABLE changes nothing about a fork: nothing merges unless ksmd runs, which is off by default: cat /sys/kernel/mm/ksm/run. It pays where processes write the same after it: --param ksm=true, with --allow-system-changes.',
+    'What is in swap is not brought back by a fork: both have the page there, and the sum of Swap counts it twice, that of SwapPss once: --param swap=true, with --allow-system-changes, on Linux 6.18.',
     'Huge pages: see `cowlab explain thp`.',
   ],
 };
