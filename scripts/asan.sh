@@ -59,7 +59,8 @@ LD_PRELOAD=$runtime ASAN_OPTIONS=$asan_options:detect_leaks=$leaks node dist/cli
 # programs that take minutes and have no C++ of their own are left to the usual run. So is tree-watch, whose shells are
 # preloaded too, and then copy what a shell does not.
 exclude=()
-for name in oom strict cpython multiprocessing read-only shared-memory tree-watch hugetlb-machine ksm-machine; do
+for name in oom strict cpython multiprocessing read-only shared-memory tree-watch hugetlb-machine ksm-machine \
+  swap-machine; do
   exclude+=(--exclude "**/$name.test.ts")
 done
 COWLAB_SHORT=1 COWLAB_PROGRAMS=100 COWLAB_PRELOAD=$runtime ASAN_OPTIONS=$asan_options:detect_leaks=0 node_modules/.bin/vitest run --project kernel \
