@@ -162,9 +162,11 @@ export async function deliver(
   else print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
 }
 
-/** What somebody may want to know next. */
-function nextSteps(planned: readonly Planned[]): string {
-  const known = planned.map(({ experiment }) => experiment.name).filter((name) => findExperiment(name));
+/** What somebody may want to know next of those that came to something. */
+function nextSteps(results: readonly ResultDocument[]): string | undefined {
+  const told = results.filter(({ measurement, prediction }) => measurement ?? prediction);
+  if (told.length === 0) return undefined;
+  const known = told.map(({ experiment }) => experiment).filter((name) => findExperiment(name));
   const why = known.map((name) => `cowlab explain ${name}`).join(', ');
   const report = 'With --export-html FILE all this is a page with plots and page maps.';
   return `\n${wrap(why === '' ? report : `Why it is so: ${why}. ${report}`)}`;
@@ -185,7 +187,8 @@ export async function runCommand(names: readonly string[], flags: RunFlags): Pro
   process.once('SIGTERM', () => void interrupt());
   const results = await runAll(planned, flags);
   await deliver(results, flags, files);
-  if (!flags.json && !flags.exportHtml) print(nextSteps(planned));
+  const next = flags.json || flags.exportHtml ? undefined : nextSteps(results);
+  if (next !== undefined) print(next);
   if (flags.model) return EXIT.ok;
   return exitCodeOfResults(results);
 }

@@ -76,6 +76,12 @@ describe('run', () => {
     const { code, stdout } = await cowlab(['run', 'cow-growth', '--param', 'size=8TiB']);
     expect(code).toBe(3);
     expect(stdout).toMatch(/SKIP: it needs 40 TiB of memory/);
+    expect(stdout).not.toMatch(/Why it is so/);
+  });
+
+  test('says where what was measured or predicted is explained', async () => {
+    const model = await cowlab(['run', 'cow-growth', '--model', ...SMALL]);
+    expect(model.stdout).toMatch(/Why it is so: cowlab explain cow-growth\./);
   });
 
   test('an interrupt cleans up and exits with 130', async () => {
