@@ -10,6 +10,7 @@ import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
 import { readSharing } from '../proc/sharers.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import { wrap } from '../report/paragraph.js';
+import { STANDARD_OUTPUT } from './exports.js';
 import type { HoldFlags } from './hold.js';
 import { leftBehindFinding, runDoctor, runRestore } from './doctor.js';
 import { runExplain } from './explain.js';
@@ -84,9 +85,18 @@ function collect(value: string, previous: string[] = []): string[] {
   return [...previous, value];
 }
 
+/** Files of samples. Standard output is a table's that is drawn anew, or with --json the samples' anyhow. */
+function collectSampleFiles(value: string, previous?: string[]): string[] {
+  if (value !== STANDARD_OUTPUT) return collect(value, previous);
+  throw new UsageError('watch puts samples on standard output with --json; a file named - it does not write');
+}
+
+const STANDARD_OUTPUT_HELP = '\nA <file> of - is standard output.';
+
 /** The files that results are written to. */
 function addExports(command: Command): Command {
   return command
+    .addHelpText('after', STANDARD_OUTPUT_HELP)
     .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
     .option('--export-html <file>', 'also write a report, one HTML file; may be repeated', collect)
     .option('--export-markdown <file>', 'also write a report for a pull request; may be repeated', collect)
@@ -141,6 +151,7 @@ function build(): Command {
     .command('report')
     .description('saved results as a report; several make a comparison')
     .argument('<result...>', 'files written by --json or --export-json')
+    .addHelpText('after', STANDARD_OUTPUT_HELP)
     .option('--html <file>', 'one self-contained HTML file (the default, on standard output); may be repeated', collect)
     .option('--markdown <file>', 'for a pull request or a hand-in; may be repeated', collect)
     .option('--csv <file>', 'the raw samples, an observation a row; may be repeated', collect)
@@ -171,8 +182,8 @@ function build(): Command {
       '--json',
       'one object a sample on standard output, the last a summary; what a command prints goes to stderr',
     )
-    .option('--export-json <file>', 'the same to a file; may be repeated', collect)
-    .option('--export-csv <file>', 'a row for each process and sample; may be repeated', collect)
+    .option('--export-json <file>', 'the same to a file; may be repeated', collectSampleFiles)
+    .option('--export-csv <file>', 'a row for each process and sample; may be repeated', collectSampleFiles)
     .action(async (command: string[], flags: WatchFlags) => {
       exitCode = await (await import('./watch.js')).watchTree(command, flags);
     });

@@ -18,11 +18,10 @@ import type { ParamValues, ResultDocument, Verdict } from '../schema/result.js';
 import { formatBytes } from '../schema/units.js';
 import { openExportFlags, writeExports } from './exports.js';
 import type { ExportFlags, OpenExport } from './exports.js';
-import { EXIT, UsageError, note, print, printJson, wantsColor } from './output.js';
+import { EXIT, UsageError, note, print, wantsColor } from './output.js';
 
 export interface RunFlags extends ExportFlags {
   param?: string[];
-  json?: boolean;
   model?: boolean;
   dryRun?: boolean;
   allowSystemChanges?: boolean;
@@ -151,15 +150,15 @@ export function exitCodeOfResults(results: readonly ResultDocument[]): number {
   return codes.includes(EXIT.failed) ? EXIT.failed : Math.max(EXIT.ok, ...codes);
 }
 
-/** Shows results as the flags ask for. @param files Opened by openExportFlags(), closed here. */
-export async function deliver(
-  results: readonly ResultDocument[],
-  flags: { json?: boolean },
-  files: readonly OpenExport[],
-): Promise<void> {
-  await writeExports(results, files);
-  if (flags.json) printJson(results.length === 1 ? results[0] : results);
-  else print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
+/**
+ * Writes results to files, and as text to standard output unless that is one of them.
+ * @param files Opened by openExportFlags(), closed here.
+ * @returns Whether the text was printed.
+ */
+export async function deliver(results: readonly ResultDocument[], files: readonly OpenExport[]): Promise<boolean> {
+  if (await writeExports(results, files)) return false;
+  print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
+  return true;
 }
 
 /** What somebody may want to know next of those that came to something. */
@@ -186,8 +185,8 @@ export async function runCommand(names: readonly string[], flags: RunFlags): Pro
   process.once('SIGINT', () => void interrupt());
   process.once('SIGTERM', () => void interrupt());
   const results = await runAll(planned, flags);
-  await deliver(results, flags, files);
-  const next = flags.json || flags.exportHtml ? undefined : nextSteps(results);
+  const shown = await deliver(results, files);
+  const next = shown && !flags.exportHtml ? nextSteps(results) : undefined;
   if (next !== undefined) print(next);
   if (flags.model) return EXIT.ok;
   return exitCodeOfResults(results);

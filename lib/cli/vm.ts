@@ -33,7 +33,6 @@ export interface VmRunFlags extends ExportFlags {
   accel?: string;
   timeout: string;
   param?: string[];
-  json?: boolean;
 }
 
 type MachineOptions = Pick<GuestOptions, 'memoryBytes' | 'cpus' | 'cgroup' | 'accelerator' | 'timeoutMs'>;
@@ -175,7 +174,7 @@ export async function vmRunCommand(names: readonly string[], flags: VmRunFlags):
     closeSync(imageFd);
   }
   const results = brought.flatMap((one) => one.results);
-  if (results.length > 0) await deliver(results, flags, files);
+  if (results.length > 0) await deliver(results, files);
   return worst(brought.map(({ exitCode }) => exitCode));
 }
 
