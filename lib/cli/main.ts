@@ -30,7 +30,6 @@ let exitCode: number = EXIT.ok;
 
 function answer({ text, json, exitCode: code }: CommandOutput, flags: { json?: boolean }): void {
   if (flags.json) printJson(json);
-  else if (code === EXIT.usage) note(text);
   else print(text);
   exitCode = code;
 }
@@ -253,7 +252,7 @@ async function main(): Promise<void> {
       exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
     } else {
       note(error instanceof Error ? error.message : String(error));
-      if (process.env['COWLAB_DEBUG'] && error instanceof Error) note(error.stack ?? '');
+      if (process.env['COWLAB_DEBUG'] && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
       exitCode = exitCodeOf(error);
     }
   }

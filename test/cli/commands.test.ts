@@ -6,7 +6,7 @@ import { Value } from 'typebox/value';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
-import { cowlab, run, start } from './command.js';
+import { cowlab, run, start, unbroken } from './command.js';
 
 const SMALL = ['--param', 'size=1MiB', '--param', 'children=2', '--param', 'steps=2'];
 
@@ -96,7 +96,7 @@ describe('run', () => {
 
 describe('bad input is exit code 2, and says what would be right', () => {
   test.each([
-    [['run', 'no-such'], /there is no experiment no-such.*enomem, eighteen-gb/s],
+    [['run', 'no-such'], /there is no experiment no-such.*enomem, eighteen-gb/],
     [['run', 'cow-growth', '--param', 'size'], /write name=value/],
     [['run', 'cow-growth', '--param', 'sise=1MiB'], /has no parameter sise; it has: size/],
     [['run', 'cow-growth', '--param', 'size=banana'], /"banana" is not a size/],
@@ -110,19 +110,21 @@ describe('bad input is exit code 2, and says what would be right', () => {
     [['frobnicate'], /unknown command/],
     [['predict', '--pid', '0'], /--pid must be the number of a process/],
     [['predict', '--pid', '2147483000'], /2147483000/],
-    [['explain', 'no-such'], /enomem/],
+    [['explain', 'no-such'], /there is no explanation of 'no-such'.*arenas, oom/],
+    [['explain', 'no-such', '--json'], /enomem/],
     [['replay', '/no/such/file'], /cannot be read as JSON/],
     [['replay', 'package.json'], /is not a result of cowlab/],
   ])('%j', async (args, message) => {
     const { code, stdout, stderr } = await cowlab(args);
-    expect(stderr).toMatch(message);
+    expect(unbroken(stderr)).toMatch(message);
     expect(stdout).toBe('');
     expect(code).toBe(2);
+    for (const line of stderr.split('\n')) expect(Array.from(line).length).toBeLessThanOrEqual(80);
   });
 
   test('a size that is not a multiple of the page size is refused with the page size', async () => {
     const { code, stderr } = await cowlab(['run', 'cow-growth', '--param', 'size=5000']);
-    expect(stderr).toMatch(/size must be a multiple of the page size, \d+, not 5000/);
+    expect(unbroken(stderr)).toMatch(/size must be a multiple of the page size, \d+, not 5000/);
     expect(code).toBe(2);
   });
 });

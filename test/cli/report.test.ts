@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { cowlab } from './command.js';
+import { cowlab, unbroken } from './command.js';
 
 const SMALL = ['--param', 'size=1MiB', '--param', 'children=2', '--param', 'steps=2'];
 
@@ -53,7 +53,7 @@ describe('report', () => {
     writeFileSync(other, '{"experiment": "cow-growth"}');
     const wrong = await cowlab(['report', other]);
     expect(wrong.code).toBe(2);
-    expect(wrong.stderr).toMatch(/other.json is not a result of cowlab run --json/);
+    expect(unbroken(wrong.stderr)).toMatch(/other.json is not a result of cowlab run --json/);
     const nowhere = await cowlab(['report', saved, '--html', join(folder, 'none', 'a.html')]);
     expect(nowhere.code).toBe(2);
     expect(nowhere.stderr).toMatch(/ENOENT/);
@@ -94,7 +94,7 @@ describe('run', () => {
   ])('%j asks more of standard output than it can be', async (args, message) => {
     const { code, stdout, stderr } = await cowlab(args, { cwd: folder });
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
-    expect(stderr).toMatch(message);
+    expect(unbroken(stderr)).toMatch(message);
     expect(existsSync(join(folder, '-'))).toBe(false);
   });
 
