@@ -53,6 +53,15 @@ export function requirePid(name: string, text: string): number {
   return pid;
 }
 
+/** A whole number as an option has it. @throws UsageError that names what was wrong. */
+export function requireNumber(name: string, text: string, min: number, max: number): number {
+  const number = Number(text);
+  if (text === '' || !Number.isInteger(number) || number < min || number > max) {
+    throw new UsageError(`${name} must be a whole number from ${min} to ${max}, not ${text || 'nothing'}`);
+  }
+  return number;
+}
+
 /** The exit code an error means. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof FeatureUnavailableError) return EXIT.unavailable;

@@ -27,6 +27,16 @@ export interface RunFlags extends ExportFlags {
   allowSystemChanges?: boolean;
 }
 
+/** @throws UsageError that names the file, whatever is wrong with it: the error alone tells no more than what. */
+async function load(file: string): Promise<{ default?: unknown }> {
+  try {
+    return (await import(pathToFileURL(resolve(file)).href)) as { default?: unknown };
+  } catch (error) {
+    const said = error instanceof Error ? error.message : String(error);
+    throw new UsageError(`${file} is no module that can be loaded (\`node ${file}\` says where it fails): ${said}`);
+  }
+}
+
 /** An experiment by its name, or the default export of a file. */
 export async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
   const known = findExperiment(nameOrFile);
@@ -35,7 +45,7 @@ export async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
     const names = experiments.map(({ name }) => name).join(', ');
     throw new UsageError(`there is no experiment ${nameOrFile}, and no such file; experiments: ${names}`);
   }
-  const module = (await import(pathToFileURL(resolve(nameOrFile)).href)) as { default?: unknown };
+  const module = await load(nameOrFile);
   if (!isExperiment(module.default)) {
     throw new UsageError(`${nameOrFile} must have the result of defineExperiment({...}) as its default export`);
   }
@@ -43,13 +53,14 @@ export async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
 }
 
 export function parsePairs(pairs: readonly string[]): Record<string, string> {
-  const given: Record<string, string> = {};
-  for (const pair of pairs) {
-    const equals = pair.indexOf('=');
-    if (equals < 1) throw new UsageError(`--param ${pair}: write name=value`);
-    given[pair.slice(0, equals)] = pair.slice(equals + 1);
-  }
-  return given;
+  // By fromEntries, which makes a property of __proto__ too.
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const equals = pair.indexOf('=');
+      if (equals < 1) throw new UsageError(`--param ${pair}: write name=value`);
+      return [pair.slice(0, equals), pair.slice(equals + 1)];
+    }),
+  );
 }
 
 export interface Planned {

@@ -3,17 +3,18 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Value } from 'typebox/value';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
 import { cowlab, run, start, unbroken } from './command.js';
 
 const SMALL = ['--param', 'size=1MiB', '--param', 'children=2', '--param', 'steps=2'];
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), 'cowlab-test-'));
-});
+const folder = mkdtempSync(join(tmpdir(), 'cowlab-test-'));
+const BROKEN_MODULE = join(folder, 'broken.mjs');
+const NO_RESULT = join(folder, 'none.json');
+writeFileSync(BROKEN_MODULE, 'one two');
+writeFileSync(NO_RESULT, '[]');
 afterAll(() => {
   rmSync(folder, { recursive: true });
 });
@@ -106,6 +107,11 @@ describe('bad input is exit code 2, and says what would be right', () => {
     [['run', 'cow-growth', '--param', 'pattern=zigzag'], /pattern must be one of sequential, random, stride/],
     [['run', 'cow-growth', '--param', 'reads=maybe'], /reads must be true or false/],
     [['run', 'enomem', '--export-json', '/no/such/folder/x.json'], /no such file or directory/],
+    [['run', 'cow-growth', '--param', 'children='], /from 1 to 64, not nothing/],
+    [['run', 'cow-growth', '--param', '__proto__=1'], /has no parameter __proto__/],
+    [['run', 'lib'], /lib is no module that can be loaded .*Directory import/],
+    [['run', 'package.json'], /package\.json is no module that can be loaded/],
+    [['run', BROKEN_MODULE], /broken\.mjs is no module that can be loaded .*Unexpected identifier/],
     [['run'], /missing required argument/],
     [['frobnicate'], /unknown command/],
     [['predict', '--pid', '0'], /--pid must be the number of a process/],
@@ -114,6 +120,9 @@ describe('bad input is exit code 2, and says what would be right', () => {
     [['explain', 'no-such', '--json'], /enomem/],
     [['replay', '/no/such/file'], /cannot be read as JSON/],
     [['replay', 'package.json'], /is not a result of cowlab/],
+    [['replay', NO_RESULT], /none\.json holds no result/],
+    [['report', NO_RESULT], /none\.json holds no result/],
+    [['compare', NO_RESULT, NO_RESULT], /none\.json holds no result/],
   ])('%j', async (args, message) => {
     const { code, stdout, stderr } = await cowlab(args);
     expect(unbroken(stderr)).toMatch(message);

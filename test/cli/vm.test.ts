@@ -46,7 +46,7 @@ describe('what is wrong or missing is said before anything is booted', () => {
     [2, ['enomem', '--cpus', '0'], /--cpus must be a whole number from 1 to 64/],
     [2, ['enomem', '--cgroup', 'v3'], /--cgroup must be one of v1, v2/],
     [2, ['enomem', '--accel', 'hvf'], /--accel must be one of kvm, tcg/],
-    [2, ['enomem', '--timeout', 'soon'], /--timeout must be a whole number/],
+    [2, ['enomem', '--timeout', 'soon'], /--timeout must be a whole number from 1 to 86400, not soon/],
   ])('exit code %d: %j', async (expected, args, message) => {
     const { code, stdout, stderr } = await cowlab(['vm', 'run', ...args]);
     expect(unbroken(stderr)).toMatch(message);
