@@ -64,8 +64,10 @@ async function doctor(flags: { json?: boolean; restore?: boolean }): Promise<voi
 
 function inspect(text: string, flags: { json?: boolean }): void {
   const pid = requirePid('PID', text);
-  const fork = predictFork(pid, readHostFacts(process.pid));
-  answer(runInspect(readSharing(pid), fork, { color: wantsColor() }), flags);
+  const sharing = readSharing(pid);
+  const smaps = sharing.mappings.map(({ vma }) => vma);
+  const fork = predictFork(pid, readHostFacts(process.pid), undefined, undefined, smaps);
+  answer(runInspect(sharing, fork, { color: wantsColor() }), flags);
 }
 
 function predict(flags: { pid?: string; json?: boolean }): void {
