@@ -8,7 +8,7 @@ export interface ExportFlags {
   exportHtml?: string[];
   exportMarkdown?: string[];
   exportCsv?: string[];
-  /** As a document among `exportJson` that is standard output. */
+  /** The same as `-` among `exportJson`. */
   json?: boolean;
 }
 
@@ -55,8 +55,9 @@ export function openExports(paths: Partial<Record<Format, readonly string[] | un
     (paths[format] ?? []).map((path) => ({ format, path })),
   );
   const printed = wanted.filter(({ path }) => path === STANDARD_OUTPUT);
-  if (printed.length > 1)
-    throw new UsageError('standard output takes one thing, --json, or one file named -: name files for the others');
+  if (printed.length > 1) {
+    throw new UsageError('standard output takes one thing, --json or one file named -: name files for the others');
+  }
   return wanted.map(({ format, path }) => ({ format, file: openForWriting(path) }));
 }
 

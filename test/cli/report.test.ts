@@ -89,7 +89,7 @@ describe('run', () => {
 
   test.each([
     [['run', 'cow-growth', '--export-csv', '-', '--export-html', '-'], /name files for the others/],
-    [['run', 'cow-growth', '--export-csv', '-', '--json'], /--json, or one file named -/],
+    [['run', 'cow-growth', '--export-csv', '-', '--json'], /--json or one file named -/],
     [['watch', '--pid', String(process.pid), '--export-csv', '-'], /with --json/],
   ])('%j asks more of standard output than it can be', async (args, message) => {
     const { code, stdout, stderr } = await cowlab(args, { cwd: folder });
