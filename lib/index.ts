@@ -6,8 +6,9 @@
  */
 export { FeatureUnavailableError, ProcessEndedError, SystemError } from './errors.js';
 
-export { fork, spawnFresh } from './api/forked-process.js';
+export { fork } from './api/forked-process.js';
 export type { AccessReport, ForkedProcess, ForkedRegion, Placement, RegionHandle } from './api/forked-process.js';
+export { spawnFresh } from './api/fresh-process.js';
 export { markCopies } from './api/copy-mark.js';
 export type { CopyMark } from './api/copy-mark.js';
 export { MessagePipe, SharedArea, SharedNumber } from './api/sharing.js';

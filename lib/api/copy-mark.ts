@@ -6,7 +6,7 @@
 import { native } from '../native.js';
 import { countFrames, seesFrames } from '../proc/frames.js';
 import { PAGE_STATES, readPageStates } from '../proc/pagemap.js';
-import { SMAPS_PERMS, readSmapsTable } from '../proc/smaps-table.js';
+import { SMAPS_PERMS, readSmapsTable, type SmapsTable } from '../proc/smaps-table.js';
 import { bounds, isUnknown, type Figure } from '../schema/figure.js';
 import type { PageState } from '../schema/step.js';
 import { ForkedProcess, type RegionHandle } from './forked-process.js';
@@ -42,11 +42,15 @@ function readHolders(region: RegionHandle): RegionHolder[] {
   return places.map((place) => ({ ...place, states: readPageStates(place.pid, place) }));
 }
 
+/** smaps of the region in each who has it. */
+function readTables(holders: readonly RegionHolder[]): SmapsTable[] {
+  return holders.map(({ pid, address, pages }) => readSmapsTable(pid, { address, pages }));
+}
+
 /** @throws TypeError unless the region is private and anonymous in whoever has it. */
-function requireCopied(holders: readonly RegionHolder[]): void {
-  if (holders.length === 0) throw new TypeError('no living process has the region');
-  for (const { pid, ...range } of holders) {
-    const table = readSmapsTable(pid, range);
+function requireCopied(tables: readonly SmapsTable[]): void {
+  if (tables.length === 0) throw new TypeError('no living process has the region');
+  for (const table of tables) {
     for (let vma = 0; vma < table.length; vma++) {
       const others = SMAPS_PERMS.shared | SMAPS_PERMS.file;
       if (((table.perms[vma] ?? 0) & others) === 0 && !table.hasVmFlag(vma, 'ht')) continue;
@@ -93,16 +97,15 @@ export function framesByPss(
   return { min: Math.ceil(least / pageSizeBytes), max: Math.ceil(most / pageSizeBytes) - 1 };
 }
 
-/** How many page frames stand behind the region in all who have it. */
-function framesOf(holders: readonly RegionHolder[]): Figure {
+/** How many page frames stand behind the region in all who have it. @param tables Theirs, where they have been read. */
+function framesOf(holders: readonly RegionHolder[], tables?: readonly SmapsTable[]): Figure {
   if (seesFrames()) return countFrames(holders);
   let [sumKb, vmas, present] = [0, 0, 0];
-  for (const { pid, states, ...range } of holders) {
-    const table = readSmapsTable(pid, range);
+  for (const table of tables ?? readTables(holders)) {
     sumKb += table.sumKb('Pss');
     vmas += table.length;
-    for (const state of states) if (isThere(state)) present++;
   }
+  for (const { states } of holders) for (const state of states) if (isThere(state)) present++;
   const byPss = framesByPss(sumKb, vmas, present, native().pageSizeBytes);
   const byStates = framesByStates(holders);
   const min = Math.max(byPss.min, byStates.min);
@@ -153,8 +156,9 @@ export class CopyMark {
   constructor(region: RegionHandle) {
     this.#region = region;
     this.#before = readHolders(region);
-    requireCopied(this.#before);
-    this.#frames = framesOf(this.#before);
+    const tables = readTables(this.#before);
+    requireCopied(tables);
+    this.#frames = framesOf(this.#before, tables);
   }
 
   /**

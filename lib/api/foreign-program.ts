@@ -153,11 +153,20 @@ const ASK =
   'import sys, platform, sysconfig; print(sys.executable); print(platform.python_version()); ' +
   "print(sysconfig.get_path('stdlib'))";
 
+/** By PATH: an interpreter has to be started to be asked, which takes longer than most of what it is wanted for. */
+const found = new Map<string, Python>();
+
 /**
- * CPython 3 from PATH.
+ * CPython 3 from PATH. One that has been found is not asked again.
  * @throws FeatureUnavailableError that says how to install it.
  */
 export function findPython(path = process.env['PATH'] ?? ''): Python {
+  const python = found.get(path) ?? askForPython(path);
+  found.set(path, python);
+  return python;
+}
+
+function askForPython(path: string): Python {
   const candidates = path
     .split(delimiter)
     .filter((folder) => folder !== '')

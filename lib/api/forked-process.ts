@@ -1,9 +1,7 @@
 /** fork() as in C, and the handle of what it made: a process in the native command loop. */
 import { closeSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import { ProcessEndedError, SystemError } from '../errors.js';
-import { addonPath, native, systemError } from '../native.js';
-import { ownProgram } from '../own-program.js';
+import { native, systemError } from '../native.js';
 import {
   MAX_REGION_PAGES,
   requireInteger,
@@ -14,51 +12,26 @@ import {
 } from '../schema/arguments.js';
 import type { PageChoice, PageRange } from '../schema/arguments.js';
 import { requireMemory } from '../proc/meminfo.js';
-import { countPages } from '../proc/pagemap.js';
-import { PageSet } from '../schema/page-set.js';
 import { selectionCount } from '../schema/selection.js';
 import type { ExitStatus, Protection } from '../schema/step.js';
-import { ADVICE, ADVICE_NAMES, ForkFlag, MapFlag, Op, PROTECTIONS, RestrictFlag, requireWord } from './command.js';
+import { ADVICE, ADVICE_NAMES, ForkFlag, Op, PROTECTIONS, RestrictFlag, requireWord } from './command.js';
 import type { Command, RawAdvice, Reply } from './command.js';
 import { Connection, ConnectionEnded } from './connection.js';
-import { ENDING_SIGNALS, decodeStatus } from './exit-status.js';
+import { ENDING_SIGNALS } from './exit-status.js';
 import type { EndingSignal } from './exit-status.js';
-import { Mapping, openMappings } from './mapping.js';
-import { requireMapSpec } from './map-spec.js';
+import { ForkedRegion, HeldRegion, bytesOf, inheritedMappings, inheritedRegions } from './held-region.js';
+import type { Placement, RegionHandle } from './held-region.js';
+import { Mapping } from './mapping.js';
+import { mapFlags, requireMapSpec } from './map-spec.js';
 import type { RawMapSpec } from './map-spec.js';
+import { ProcessLife } from './process-life.js';
 import { WriteMark } from './written.js';
 import type { WriteMarkOptions } from './written.js';
 
-/** A region that a forked process mapped; its descendants know it by the same handle. */
-export class ForkedRegion {
-  /** Distinguishes the type. */
-  readonly kind = 'forked region';
-}
-
-/** Memory that a forked process has: its own regions, and the mappings of Node that it inherited. */
-export type RegionHandle = ForkedRegion | Mapping;
-
-/** Where a region lies in one process. */
-export interface Placement {
-  address: bigint;
-  pages: number;
-}
-
-interface Holding extends Placement {
-  /** Pages that a child will not have. */
-  dontfork: PageSet;
-  /** How often pages of it have been given back, by MADV_DONTNEED or munmap of a part. */
-  givenBack: number;
-  /** Where it will lie is not known until the process has answered. */
-  moving?: boolean;
-}
+export type { ForkedRegion, Placement, RegionHandle } from './held-region.js';
 
 /** What the addon fills; made once, since memory from malloc is what costs most right after a fork. */
 const birthFigures = new Float64Array(3);
-const endFigures = new Float64Array(6);
-
-/** How long to look for the end of a process at each turn of the event loop, before that is left to a socket or timer. */
-const WATCH_MS = 0.5;
 
 /** What touching pages cost, measured in the process, around the loop alone. */
 export interface AccessReport {
@@ -77,8 +50,8 @@ export interface CountedFork {
   committedAfterKb: number;
 }
 
-/** Those that Node has forked or started and not waited for. */
-const childrenOfNode = new Set<ForkedProcess>();
+/** Those that have not been waited for yet. */
+const unreaped = new Set<ForkedProcess>();
 
 export class ForkedProcess {
   readonly pid: number;
@@ -86,34 +59,31 @@ export class ForkedProcess {
   readonly forkNs: number;
   /** Resolves when the process has ended and has been waited for. Never rejects. */
   readonly ended: Promise<ExitStatus>;
-  #status: ExitStatus | undefined;
   readonly #connection: Connection;
-  readonly #parent: ForkedProcess | undefined;
-  readonly #regions: Map<RegionHandle, Holding>;
-  readonly #children = new Set<ForkedProcess>();
+  readonly #life: ProcessLife;
+  readonly #regions: Map<RegionHandle, HeldRegion>;
 
   private constructor(
     birth: { pid: number; forkNs: number; connection: Connection },
-    parent: ForkedProcess | undefined,
-    regions: Map<RegionHandle, Holding>,
+    parent: ProcessLife | undefined,
+    regions: Map<RegionHandle, HeldRegion>,
   ) {
     this.pid = birth.pid;
     this.forkNs = birth.forkNs;
     this.#connection = birth.connection;
-    this.#parent = parent;
+    this.#life = new ProcessLife(birth.pid, birth.connection, parent);
     this.#regions = regions;
-    if (parent) parent.#children.add(this);
-    else childrenOfNode.add(this);
-    this.ended = birth.connection.ended.then(() => this.#reap());
+    unreaped.add(this);
+    this.ended = this.#life.ended.then((status) => {
+      unreaped.delete(this);
+      regions.clear();
+      return status;
+    });
   }
 
   /** @internal Forks Node itself. */
   static fromNode(): ForkedProcess {
-    const inherited = new Map<RegionHandle, Holding>();
-    for (const mapping of openMappings()) {
-      const { address, pages, dontfork } = mapping;
-      if (dontfork.size < pages) inherited.set(mapping, { address, pages, dontfork, givenBack: 0 });
-    }
+    const inherited = inheritedMappings();
     native().fork(birthFigures);
     const [pid = 0, forkNs = 0, fd = 0] = birthFigures;
     const root = new ForkedProcess({ pid, forkNs, connection: new Connection(fd) }, undefined, inherited);
@@ -144,7 +114,7 @@ export class ForkedProcess {
 
   /** How it ended; undefined while it lives. */
   get status(): ExitStatus | undefined {
-    return this.#status;
+    return this.#life.status;
   }
 
   /** Whether the process has this region. */
@@ -154,20 +124,12 @@ export class ForkedProcess {
 
   /** @internal The living processes that have a region, Node aside. */
   static withRegion(region: RegionHandle): ForkedProcess[] {
-    const found: ForkedProcess[] = [];
-    const look = (processes: Iterable<ForkedProcess>): void => {
-      for (const process of processes) {
-        if (process.has(region)) found.push(process);
-        look(process.#children);
-      }
-    };
-    look(childrenOfNode);
-    return found;
+    return [...unreaped].filter((one) => one.#connection.isOpen && one.has(region));
   }
 
   /** Where a region lies in this process. @throws TypeError if it has no such region. */
   placement(region: RegionHandle): Placement {
-    const { address, pages } = this.#holding(region);
+    const { address, pages } = this.#held(region);
     return { address, pages };
   }
 
@@ -177,28 +139,21 @@ export class ForkedProcess {
    * @throws SystemError ENOMEM and the like, from mmap; FeatureUnavailableError for huge pages where there are none.
    */
   async map(spec: RawMapSpec): Promise<ForkedRegion> {
-    const { pages, sharing, protection, populate, noreserve, hugePages, hugetlb, object, offset } =
-      requireMapSpec(spec);
-    if (populate) requireMemory(Number(bytes(pages)));
-    let flags = 0n;
-    if (sharing === 'shared') flags |= MapFlag.shared;
-    if (populate) flags |= MapFlag.populate;
-    if (noreserve) flags |= MapFlag.noreserve;
-    if (object) flags |= MapFlag.object;
-    if (hugePages) flags |= MapFlag.hugePages;
-    if (hugetlb) flags |= MapFlag.hugetlb;
+    const required = requireMapSpec(spec);
+    const { pages, protection, populate, object, offset } = required;
+    if (populate) requireMemory(Number(bytesOf(pages)));
     const reply = await this.#command(
       {
         op: Op.map,
-        length: bytes(pages),
+        length: bytesOf(pages),
         argument: PROTECTIONS[protection],
-        flags,
-        offset: bytes(offset),
+        flags: mapFlags(required),
+        offset: bytesOf(offset),
       },
       object?.duplicate(),
     );
     const region = new ForkedRegion();
-    this.#regions.set(region, { address: reply.value, pages, dontfork: new PageSet(), givenBack: 0 });
+    this.#regions.set(region, new HeldRegion({ address: reply.value, pages }));
     return region;
   }
 
@@ -222,13 +177,17 @@ export class ForkedProcess {
    */
   async markWritten(region: RegionHandle, range?: PageRange, options: WriteMarkOptions = {}): Promise<WriteMark> {
     const run = requireRange(range, this.placement(region).pages);
-    return WriteMark.make(this, { region, ...run, locate: () => this.#locate(region, run) }, options);
+    const locate = () => {
+      const held = this.#held(region);
+      return { ...held.span(run), givenBack: held.givenBack };
+    };
+    return WriteMark.make(this, { region, ...run, locate }, options);
   }
 
   /** mprotect(2). */
   async protect(region: RegionHandle, protection: Protection, range?: PageRange): Promise<void> {
     const argument = PROTECTIONS[requireOneOf('protection', protection, ['none', 'r', 'rw'])];
-    await this.#command({ op: Op.protect, ...this.#span(region, range), argument });
+    await this.#command({ op: Op.protect, ...this.#held(region).span(range), argument });
   }
 
   /**
@@ -239,39 +198,39 @@ export class ForkedProcess {
    */
   async advise(region: RegionHandle, advice: RawAdvice, range?: PageRange): Promise<AccessReport> {
     const argument = BigInt(ADVICE[requireOneOf('advice', advice, ADVICE_NAMES)]);
-    const holding = this.#holding(region);
-    const run = requireRange(range, holding.pages);
-    if (advice === 'populate-write') requireMemory(Number(bytes(run.pages)), () => this.#heldBytes(region));
-    if (advice === 'dontneed') holding.givenBack++;
-    const reply = await this.#command({ op: Op.advise, ...this.#span(region, run), argument });
-    if (advice === 'dontfork') holding.dontfork.add(run);
-    if (advice === 'dofork') holding.dontfork.remove(run);
+    const held = this.#held(region);
+    const run = requireRange(range, held.pages);
+    if (advice === 'populate-write') requireMemory(Number(bytesOf(run.pages)), () => held.ownBytes(this.pid));
+    if (advice === 'dontneed') held.givenBack++;
+    const reply = await this.#command({ op: Op.advise, ...held.span(run), argument });
+    if (advice === 'dontfork') held.dontfork.add(run);
+    if (advice === 'dofork') held.dontfork.remove(run);
     return report(reply);
   }
 
   /** mremap(2) to `pages` pages in all, at a new address. */
   async grow(region: ForkedRegion, pages: number): Promise<void> {
-    const holding = this.#holding(region);
+    const held = this.#held(region);
     if (region instanceof Mapping) throw new TypeError('region is a mapping of Node, which keeps its length');
-    requireInteger('pages', pages, holding.pages + 1, MAX_REGION_PAGES);
-    const { address, length } = this.#span(region, undefined);
-    holding.moving = true;
+    requireInteger('pages', pages, held.pages + 1, MAX_REGION_PAGES);
+    const { address, length } = held.span();
+    held.moving = true;
     try {
-      const reply = await this.#command({ op: Op.grow, address, length, argument: bytes(pages) });
-      holding.address = reply.value;
-      holding.pages = pages;
+      const reply = await this.#command({ op: Op.grow, address, length, argument: bytesOf(pages) });
+      held.address = reply.value;
+      held.pages = pages;
     } finally {
-      holding.moving = false;
+      held.moving = false;
     }
   }
 
   /** munmap(2). A part leaves a hole that nothing else can come into. */
   async unmap(region: RegionHandle, range?: PageRange): Promise<void> {
-    const holding = this.#holding(region);
-    const { first, pages } = requireRange(range, holding.pages);
-    const whole = first === 0 && pages === holding.pages;
-    holding.givenBack++;
-    await this.#command({ op: whole ? Op.unmap : Op.unmapPart, ...this.#span(region, { first, pages }) });
+    const held = this.#held(region);
+    const { first, pages } = requireRange(range, held.pages);
+    const whole = first === 0 && pages === held.pages;
+    held.givenBack++;
+    await this.#command({ op: whole ? Op.unmap : Op.unmapPart, ...held.span({ first, pages }) });
     if (whole) this.#regions.delete(region);
   }
 
@@ -324,7 +283,7 @@ export class ForkedProcess {
 
   /** Without a child when the kernel refused it. */
   async #fork(flags: bigint): Promise<{ child?: ForkedProcess; reply: Reply }> {
-    this.#requireLiving();
+    this.#life.requireLiving();
     const [ours, theirs] = native().openChannel();
     const connection = new Connection(ours);
     const hello = connection.hello();
@@ -333,7 +292,7 @@ export class ForkedProcess {
       // A parent that died right after its fork has left a child all the same. Without one, no hello can come.
       const pid = await hello.catch(() => undefined);
       connection.close();
-      if (pid !== undefined) await new ForkedProcess({ pid, forkNs: 0, connection }, this, new Map()).ended;
+      if (pid !== undefined) await new ForkedProcess({ pid, forkNs: 0, connection }, this.#life, new Map()).ended;
       throw error;
     });
     if (reply.errno !== 0) {
@@ -341,7 +300,7 @@ export class ForkedProcess {
       return { reply };
     }
     const birth = { pid: Number(reply.value), forkNs: reply.elapsedNs, connection };
-    const child = new ForkedProcess(birth, this, this.#inheritance());
+    const child = new ForkedProcess(birth, this.#life, inheritedRegions(this.#regions));
     try {
       await hello.catch(() => undefined);
       await child.#fillHoles();
@@ -355,40 +314,18 @@ export class ForkedProcess {
   /** _exit(code). Its children live on, as orphans of the tree's root. */
   async exit(code = 0): Promise<ExitStatus> {
     requireInteger('code', code, 0, 255);
-    this.#requireLiving();
-    this.#connection.post({ op: Op.exit, argument: BigInt(code) });
-    const listen = this.#connection.delayListening();
-    const status = await this.#watchEnd();
-    listen();
-    return status ?? this.#awaitEnd();
+    return this.#life.exit(code);
   }
 
   /** Sends a signal that ends the process, and waits for that. */
   async kill(signal: EndingSignal = 'SIGKILL'): Promise<ExitStatus> {
     requireOneOf('signal', signal, ENDING_SIGNALS);
-    this.#requireLiving();
-    // While its socket is open nobody has waited for it, so the pid cannot be another's. After that it is dying.
-    if (this.#connection.isOpen) process.kill(this.pid, signal);
-    return this.#awaitEnd();
+    return this.#life.kill(signal);
   }
 
   /** Ends the process and all its descendants, and waits for them. Never fails, and may be called again. */
   async close(): Promise<void> {
-    // The set grows while this goes on: when a child ends, its own children become ours.
-    for (const child of this.#children) await child.close();
-    if (!this.#status) {
-      await this.kill().catch(() => undefined);
-      await this.#awaitEnd();
-    }
-  }
-
-  /** The regions a child has: all but those that are MADV_DONTFORK throughout. */
-  #inheritance(): Map<RegionHandle, Holding> {
-    const inherited = new Map<RegionHandle, Holding>();
-    for (const [region, { address, pages, dontfork }] of this.#regions) {
-      if (dontfork.size < pages) inherited.set(region, { address, pages, dontfork: dontfork.copy(), givenBack: 0 });
-    }
-    return inherited;
+    await this.#life.close();
   }
 
   /** Puts guards where MADV_DONTFORK has left holes, so that no later mapping comes to lie inside a region. */
@@ -396,46 +333,19 @@ export class ForkedProcess {
     const filled: Promise<Reply>[] = [];
     for (const { address, dontfork } of this.#regions.values()) {
       for (const { first, pages } of dontfork.runs) {
-        filled.push(this.#command({ op: Op.unmapPart, address: address + bytes(first), length: bytes(pages) }));
+        filled.push(this.#command({ op: Op.unmapPart, address: address + bytesOf(first), length: bytesOf(pages) }));
         dontfork.remove({ first, pages });
       }
     }
     await Promise.all(filled);
   }
 
-  async #awaitEnd(): Promise<ExitStatus> {
-    this.#connection.hold();
-    const status = await this.ended;
-    this.#connection.release();
-    return status;
-  }
-
-  #requireLiving(): void {
-    if (this.#status) throw new ProcessEndedError(`process ${String(this.pid)}`, this.#status);
-  }
-
-  #holding(region: RegionHandle): Holding {
-    this.#requireLiving();
+  #held(region: RegionHandle): HeldRegion {
+    this.#life.requireLiving();
     requireObject('region', region);
-    const holding = this.#regions.get(region);
-    if (!holding) throw new TypeError(`region is not mapped in process ${String(this.pid)}`);
-    return holding;
-  }
-
-  /** Memory that a write to the region need not take: its own pages. Those it shares may have to be copied. */
-  #heldBytes(region: RegionHandle): number {
-    return countPages(this.pid, this.#holding(region), { checkHuge: false }).exclusive * native().pageSizeBytes;
-  }
-
-  #span(region: RegionHandle, range: PageRange | undefined): { address: bigint; length: bigint } {
-    const placement = this.#holding(region);
-    if (placement.moving) throw new TypeError('region is being grown: wait for that first');
-    const { first, pages } = requireRange(range, placement.pages);
-    return { address: placement.address + bytes(first), length: bytes(pages) };
-  }
-
-  #locate(region: RegionHandle, range: PageRange): { address: bigint; givenBack: number } {
-    return { ...this.#span(region, range), givenBack: this.#holding(region).givenBack };
+    const held = this.#regions.get(region);
+    if (!held) throw new TypeError(`region is not mapped in process ${String(this.pid)}`);
+    return held;
   }
 
   async #access(
@@ -444,9 +354,10 @@ export class ForkedProcess {
     choice: PageChoice | undefined,
     value: bigint,
   ): Promise<AccessReport> {
-    const selection = requireSelection(choice, this.placement(region).pages);
-    if (op === Op.write) requireMemory(Number(bytes(selectionCount(selection))), () => this.#heldBytes(region));
-    return report(await this.#command({ op, ...this.#span(region, undefined), selection, value }));
+    const held = this.#held(region);
+    const selection = requireSelection(choice, held.pages);
+    if (op === Op.write) requireMemory(Number(bytesOf(selectionCount(selection))), () => held.ownBytes(this.pid));
+    return report(await this.#command({ op, ...held.span(), selection, value }));
   }
 
   /** Sends a command and turns a failed one into an error. */
@@ -459,89 +370,14 @@ export class ForkedProcess {
   /** Sends a command; the reply may tell of a failure. */
   async #exchange(command: Command, passedFd: number): Promise<Reply> {
     try {
-      if (this.#status && passedFd >= 0) closeSync(passedFd);
-      this.#requireLiving();
+      if (this.status && passedFd >= 0) closeSync(passedFd);
+      this.#life.requireLiving();
       return await this.#connection.send(command, passedFd);
     } catch (error) {
       if (!(error instanceof ConnectionEnded)) throw error;
-      throw new ProcessEndedError(`process ${String(this.pid)}`, await this.#awaitEnd());
+      throw new ProcessEndedError(`process ${String(this.pid)}`, await this.#life.awaitEnd());
     }
   }
-
-  /** Its socket is closed, so the process is a zombie or about to be one. */
-  async #reap(): Promise<ExitStatus> {
-    let status = this.#parent ? await this.#waitByParent() : await this.#watchEnd();
-    for (; !status; status = this.#waitAsChildOfNode()) await delay(1);
-    this.#status = status;
-    this.#regions.clear();
-    childrenOfNode.delete(this);
-    const root = this.#ancestors().at(-1) ?? this;
-    for (const child of this.#children) {
-      // As the kernel does it, orphans go to the root. Without a root, what is left ends as its socket does.
-      if (root.#status) child.#connection.close();
-      else root.#children.add(child);
-    }
-    root.#children.delete(this);
-    if (this.#parent) this.#parent.#children.delete(this);
-    return status;
-  }
-
-  /** A small process is gone before its socket says so, and before a timer could: so looks again and again, shortly. */
-  async #watchEnd(): Promise<ExitStatus | undefined> {
-    const start = performance.now();
-    for (;;) {
-      const status = this.#waitAsChildOfNode();
-      if (status || this.#parent || performance.now() - start > WATCH_MS) return status;
-      await new Promise(setImmediate);
-    }
-  }
-
-  /** The status of an ended child of Node; undefined while it lives, and for a child of another process. */
-  #waitAsChildOfNode(): ExitStatus | undefined {
-    if (this.#status || this.#parent) return this.#status;
-    try {
-      if (!native().waitProcess(this.pid, endFigures)) return undefined;
-    } catch {
-      // Somebody else has waited for it: how it ended is not known.
-      return (this.#status = {});
-    }
-    const [status = 0, minorFaults = 0, majorFaults = 0, maxRssBytes = 0, user = 0, system = 0] = endFigures;
-    const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds: user, systemMicroseconds: system };
-    this.#connection.processEnded();
-    return (this.#status = { ...decodeStatus(status), ...usage });
-  }
-
-  /** From the parent up to the root. */
-  #ancestors(): ForkedProcess[] {
-    const ancestors: ForkedProcess[] = [];
-    for (let process = this.#parent; process; process = process.#parent) ancestors.push(process);
-    return ancestors;
-  }
-
-  /** Waits through the parent or, if that has ended, through the root, to which the kernel gave the orphan. */
-  async #waitByParent(): Promise<ExitStatus> {
-    const ancestors = this.#ancestors();
-    for (const waiter of new Set([ancestors.at(0), ancestors.at(-1)])) {
-      try {
-        if (!waiter) continue;
-        const reply = await waiter.#connection.send({ op: Op.wait, argument: BigInt(this.pid) });
-        if (reply.errno !== 0) continue;
-        const { minorFaults, majorFaults, maxRssBytes, userMicroseconds, systemMicroseconds } = reply;
-        const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds, systemMicroseconds };
-        return { ...decodeStatus(Number(reply.value)), ...usage };
-      } catch {
-        // That one has ended as well. The kernel gives its children away only after its socket has closed, but
-        // before it can be waited for.
-        await waiter?.ended;
-      }
-    }
-    // Everybody who could have waited is gone; init has. How this one ended is not known.
-    return {};
-  }
-}
-
-function bytes(pages: number): bigint {
-  return BigInt(pages) * BigInt(native().pageSizeBytes);
 }
 
 function report({ minorFaults, majorFaults, elapsedNs, sum }: Reply): AccessReport {
@@ -558,33 +394,4 @@ function report({ minorFaults, majorFaults, elapsedNs, sum }: Reply): AccessRepo
  */
 export function fork(): ForkedProcess {
   return ForkedProcess.fromNode();
-}
-
-/**
- * A fresh Node, by posix_spawn, that never runs JavaScript of yours: it enters the command loop, as what fork() makes
- * does, and has none of this process's memory. What "spawn" is to Python's multiprocessing.
- *
- * @throws SystemError from posix_spawn.
- * @throws FeatureUnavailableError on anything but Linux.
- */
-export function spawnFresh(): ForkedProcess {
-  // Not our own script, so that nothing but the addon is loaded there.
-  const script = 'require(process.argv[1]).enterCommandLoop(3, Number(process.argv[2]))';
-  return ForkedProcess.fromProgram([process.execPath, '-e', script, addonPath(), String(process.pid)], null);
-}
-
-/**
- * @internal A small native program in the command loop, by posix_spawn. Where it could be linked statically it has no page
- * in common with any other program: so all that its tree shares, and what that counts for, is known.
- */
-export async function spawnBare(): Promise<ForkedProcess> {
-  const bare = ForkedProcess.fromProgram([ownProgram('cowlab-bare'), String(process.pid)], []);
-  try {
-    // It answers once it has settled, and maps nothing more by itself.
-    await bare.perform({ op: Op.restrict });
-    return bare;
-  } catch (error) {
-    await bare.close();
-    throw error;
-  }
 }

@@ -4,6 +4,7 @@ import { requireMapFlags, requireObject, requirePages, requireWholeHugePages } f
 import type { Protection, Sharing } from '../schema/step.js';
 import { requireHugePages } from '../proc/huge-pages.js';
 import { requireHugetlb } from '../proc/hugetlb.js';
+import { MapFlag } from './command.js';
 import { FileObject } from './file-object.js';
 
 export interface RawMapSpec {
@@ -49,4 +50,16 @@ export function requireMapSpec(spec: RawMapSpec): FullMapSpec {
   const pages = requirePages('length', spec.length, spec.pages, native().pageSizeBytes);
   if (flags.hugetlb) requireWholeHugePages(pages, requireHugetlb(native().pageSizeBytes));
   return { pages, ...flags, object };
+}
+
+/** As a forked process is told them. */
+export function mapFlags({ sharing, populate, noreserve, hugePages, hugetlb, object }: FullMapSpec): bigint {
+  let flags = 0n;
+  if (sharing === 'shared') flags |= MapFlag.shared;
+  if (populate) flags |= MapFlag.populate;
+  if (noreserve) flags |= MapFlag.noreserve;
+  if (object) flags |= MapFlag.object;
+  if (hugePages) flags |= MapFlag.hugePages;
+  if (hugetlb) flags |= MapFlag.hugetlb;
+  return flags;
 }

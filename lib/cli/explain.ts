@@ -1,6 +1,7 @@
 /** `cowlab explain NAME`: the claim, the mechanism, the formula, how to read the figures, what to do. */
 import { EXPLANATIONS, type Explanation } from '../experiments/explanations.js';
 import { paint, wrap, type CommandOutput, type TextOptions } from '../report/paragraph.js';
+import { UsageError } from './output.js';
 
 /** One explanation as text of 80 columns. */
 export function explainReport(explanation: Explanation, options: TextOptions = {}): string {
@@ -32,12 +33,11 @@ export function explainReport(explanation: Explanation, options: TextOptions = {
 
 /**
  * @param name Of an experiment.
- * @returns Exit code 2 with the names there are, when there is none of this name.
+ * @throws UsageError with the names there are, when there is none of this name.
  */
 export function runExplain(name: string, options: TextOptions = {}): CommandOutput {
   const explanation = EXPLANATIONS.find((candidate) => candidate.name === name);
   if (explanation) return { text: explainReport(explanation, options), json: explanation, exitCode: 0 };
   const names = EXPLANATIONS.map((candidate) => candidate.name);
-  const error = `there is no explanation of '${name}'; there is one of: ${names.join(', ')}`;
-  return { text: error, json: { error, names }, exitCode: 2 };
+  throw new UsageError(`there is no explanation of '${name}'; there is one of: ${names.join(', ')}`);
 }

@@ -1,19 +1,21 @@
 /** Files that a command writes its results to: opened before anything is measured, written when all is done. */
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import type { ResultDocument } from '../schema/result.js';
-import { UsageError } from './output.js';
+import { UsageError, print } from './output.js';
 
 export interface ExportFlags {
   exportJson?: string[];
   exportHtml?: string[];
   exportMarkdown?: string[];
   exportCsv?: string[];
+  /** The same as `-` among `exportJson`. */
+  json?: boolean;
 }
 
-export type Format = 'json' | 'html' | 'markdown' | 'csv';
+type Format = 'json' | 'html' | 'markdown' | 'csv';
 
 /** @returns The text of a file; what only this format needs is loaded here. */
-export async function render(format: Format, results: readonly ResultDocument[]): Promise<string> {
+async function render(format: Format, results: readonly ResultDocument[]): Promise<string> {
   switch (format) {
     case 'json':
       return `${JSON.stringify(results.length === 1 ? results[0] : results, undefined, 2)}\n`;
@@ -28,10 +30,15 @@ export async function render(format: Format, results: readonly ResultDocument[])
 
 export interface OpenExport {
   format: Format;
-  file: number;
+  /** A descriptor, or the standard output, which is nobody's to close. */
+  file: number | 'standard output';
 }
 
-function openForWriting(path: string): number {
+/** The name by which standard output is meant. */
+export const STANDARD_OUTPUT = '-';
+
+function openForWriting(path: string): OpenExport['file'] {
+  if (path === STANDARD_OUTPUT) return 'standard output';
   try {
     return openSync(path, 'w');
   } catch (error) {
@@ -39,22 +46,42 @@ function openForWriting(path: string): number {
   }
 }
 
-/** A bad path must not cost a run. @throws UsageError for a path that cannot be written. */
+/**
+ * A bad path must not cost a run.
+ * @throws UsageError for a path that cannot be written, and for a second that is standard output.
+ */
 export function openExports(paths: Partial<Record<Format, readonly string[] | undefined>>): OpenExport[] {
-  return (['json', 'html', 'markdown', 'csv'] as const).flatMap((format) =>
-    (paths[format] ?? []).map((path) => ({ format, file: openForWriting(path) })),
+  const wanted = (['json', 'html', 'markdown', 'csv'] as const).flatMap((format) =>
+    (paths[format] ?? []).map((path) => ({ format, path })),
   );
+  const printed = wanted.filter(({ path }) => path === STANDARD_OUTPUT);
+  if (printed.length > 1) {
+    throw new UsageError('standard output takes one thing, --json or one file named -: name files for the others');
+  }
+  return wanted.map(({ format, path }) => ({ format, file: openForWriting(path) }));
 }
 
-/** The files that the flags of a command name. @throws UsageError for a path that cannot be written. */
-export function openExportFlags({ exportJson, exportHtml, exportMarkdown, exportCsv }: ExportFlags): OpenExport[] {
-  return openExports({ json: exportJson, html: exportHtml, markdown: exportMarkdown, csv: exportCsv });
+/** What the flags of a command name. @throws UsageError as openExports(). */
+export function openExportFlags({
+  json,
+  exportJson = [],
+  exportHtml,
+  exportMarkdown,
+  exportCsv,
+}: ExportFlags): OpenExport[] {
+  const documents = json ? [...exportJson, STANDARD_OUTPUT] : exportJson;
+  return openExports({ json: documents, html: exportHtml, markdown: exportMarkdown, csv: exportCsv });
 }
 
-/** Writes and closes them. */
-export async function writeExports(results: readonly ResultDocument[], files: readonly OpenExport[]): Promise<void> {
+/** Writes and closes them. @returns Whether standard output was one of them. */
+export async function writeExports(results: readonly ResultDocument[], files: readonly OpenExport[]): Promise<boolean> {
   for (const { format, file } of files) {
+    if (file === 'standard output') continue;
     writeFileSync(file, await render(format, results));
     closeSync(file);
   }
+  // The last, since its reader may have seen enough, which ends the command.
+  const printed = files.find(({ file }) => file === 'standard output');
+  if (printed) print(await render(printed.format, results));
+  return printed !== undefined;
 }

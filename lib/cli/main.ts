@@ -10,6 +10,7 @@ import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
 import { readSharing } from '../proc/sharers.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import { wrap } from '../report/paragraph.js';
+import { STANDARD_OUTPUT } from './exports.js';
 import type { HoldFlags } from './hold.js';
 import { leftBehindFinding, runDoctor, runRestore } from './doctor.js';
 import { runExplain } from './explain.js';
@@ -29,7 +30,6 @@ let exitCode: number = EXIT.ok;
 
 function answer({ text, json, exitCode: code }: CommandOutput, flags: { json?: boolean }): void {
   if (flags.json) printJson(json);
-  else if (code === EXIT.usage) note(text);
   else print(text);
   exitCode = code;
 }
@@ -64,8 +64,10 @@ async function doctor(flags: { json?: boolean; restore?: boolean }): Promise<voi
 
 function inspect(text: string, flags: { json?: boolean }): void {
   const pid = requirePid('PID', text);
-  const fork = predictFork(pid, readHostFacts(process.pid));
-  answer(runInspect(readSharing(pid), fork, { color: wantsColor() }), flags);
+  const sharing = readSharing(pid);
+  const smaps = sharing.mappings.map(({ vma }) => vma);
+  const fork = predictFork(pid, readHostFacts(process.pid), undefined, undefined, smaps);
+  answer(runInspect(sharing, fork, { color: wantsColor() }), flags);
 }
 
 function predict(flags: { pid?: string; json?: boolean }): void {
@@ -84,9 +86,18 @@ function collect(value: string, previous: string[] = []): string[] {
   return [...previous, value];
 }
 
+/** Files of samples. Standard output is a table's that is drawn anew, or with --json the samples' anyhow. */
+function collectSampleFiles(value: string, previous?: string[]): string[] {
+  if (value !== STANDARD_OUTPUT) return collect(value, previous);
+  throw new UsageError('watch puts samples on standard output with --json; a file named - it does not write');
+}
+
+const STANDARD_OUTPUT_HELP = '\nA <file> of - is standard output.';
+
 /** The files that results are written to. */
 function addExports(command: Command): Command {
   return command
+    .addHelpText('after', STANDARD_OUTPUT_HELP)
     .option('--export-json <file>', 'also write the result document to a file; may be repeated', collect)
     .option('--export-html <file>', 'also write a report, one HTML file; may be repeated', collect)
     .option('--export-markdown <file>', 'also write a report for a pull request; may be repeated', collect)
@@ -141,6 +152,7 @@ function build(): Command {
     .command('report')
     .description('saved results as a report; several make a comparison')
     .argument('<result...>', 'files written by --json or --export-json')
+    .addHelpText('after', STANDARD_OUTPUT_HELP)
     .option('--html <file>', 'one self-contained HTML file (the default, on standard output); may be repeated', collect)
     .option('--markdown <file>', 'for a pull request or a hand-in; may be repeated', collect)
     .option('--csv <file>', 'the raw samples, an observation a row; may be repeated', collect)
@@ -171,8 +183,8 @@ function build(): Command {
       '--json',
       'one object a sample on standard output, the last a summary; what a command prints goes to stderr',
     )
-    .option('--export-json <file>', 'the same to a file; may be repeated', collect)
-    .option('--export-csv <file>', 'a row for each process and sample; may be repeated', collect)
+    .option('--export-json <file>', 'the same to a file; may be repeated', collectSampleFiles)
+    .option('--export-csv <file>', 'a row for each process and sample; may be repeated', collectSampleFiles)
     .action(async (command: string[], flags: WatchFlags) => {
       exitCode = await (await import('./watch.js')).watchTree(command, flags);
     });
@@ -242,7 +254,7 @@ async function main(): Promise<void> {
       exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
     } else {
       note(error instanceof Error ? error.message : String(error));
-      if (process.env['COWLAB_DEBUG'] && error instanceof Error) note(error.stack ?? '');
+      if (process.env['COWLAB_DEBUG'] && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
       exitCode = exitCodeOf(error);
     }
   }

@@ -1,5 +1,6 @@
 /** Where the command line writes, and the exit codes it may end with. */
 import { FeatureUnavailableError, SystemError } from '../errors.js';
+import { COLUMNS, wrap } from '../report/paragraph.js';
 
 export const EXIT = { ok: 0, failed: 1, usage: 2, unavailable: 3, interrupted: 130 } as const;
 
@@ -34,9 +35,10 @@ export function watchOutput(): void {
   });
 }
 
-/** A note for people, beside the output. */
+/** A note for people, beside the output. Lines that are too long for a terminal are broken, others are left as they are. */
 export function note(text: string): void {
-  process.stderr.write(`cowlab: ${text}\n`);
+  const lines = `cowlab: ${text}`.split('\n').map((line) => (line.length > COLUMNS ? wrap(line, '', '  ') : line));
+  process.stderr.write(`${lines.join('\n')}\n`);
 }
 
 /** Bad input of the user's, which is no failure of ours. */
@@ -49,6 +51,15 @@ export function requirePid(name: string, text: string): number {
     throw new UsageError(`${name} must be the number of a process, not ${text}`);
   }
   return pid;
+}
+
+/** A whole number as an option has it. @throws UsageError that names what was wrong. */
+export function requireNumber(name: string, text: string, min: number, max: number): number {
+  const number = Number(text);
+  if (text === '' || !Number.isInteger(number) || number < min || number > max) {
+    throw new UsageError(`${name} must be a whole number from ${min} to ${max}, not ${text || 'nothing'}`);
+  }
+  return number;
 }
 
 /** The exit code an error means. */

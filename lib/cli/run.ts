@@ -18,14 +18,23 @@ import type { ParamValues, ResultDocument, Verdict } from '../schema/result.js';
 import { formatBytes } from '../schema/units.js';
 import { openExportFlags, writeExports } from './exports.js';
 import type { ExportFlags, OpenExport } from './exports.js';
-import { EXIT, UsageError, note, print, printJson, wantsColor } from './output.js';
+import { EXIT, UsageError, note, print, wantsColor } from './output.js';
 
 export interface RunFlags extends ExportFlags {
   param?: string[];
-  json?: boolean;
   model?: boolean;
   dryRun?: boolean;
   allowSystemChanges?: boolean;
+}
+
+/** @throws UsageError that names the file, whatever is wrong with it: the error alone tells no more than what. */
+async function load(file: string): Promise<{ default?: unknown }> {
+  try {
+    return (await import(pathToFileURL(resolve(file)).href)) as { default?: unknown };
+  } catch (error) {
+    const said = error instanceof Error ? error.message : String(error);
+    throw new UsageError(`${file} is no module that can be loaded (\`node ${file}\` says where it fails): ${said}`);
+  }
 }
 
 /** An experiment by its name, or the default export of a file. */
@@ -36,7 +45,7 @@ export async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
     const names = experiments.map(({ name }) => name).join(', ');
     throw new UsageError(`there is no experiment ${nameOrFile}, and no such file; experiments: ${names}`);
   }
-  const module = (await import(pathToFileURL(resolve(nameOrFile)).href)) as { default?: unknown };
+  const module = await load(nameOrFile);
   if (!isExperiment(module.default)) {
     throw new UsageError(`${nameOrFile} must have the result of defineExperiment({...}) as its default export`);
   }
@@ -44,13 +53,14 @@ export async function findOrLoad(nameOrFile: string): Promise<AnyExperiment> {
 }
 
 export function parsePairs(pairs: readonly string[]): Record<string, string> {
-  const given: Record<string, string> = {};
-  for (const pair of pairs) {
-    const equals = pair.indexOf('=');
-    if (equals < 1) throw new UsageError(`--param ${pair}: write name=value`);
-    given[pair.slice(0, equals)] = pair.slice(equals + 1);
-  }
-  return given;
+  // By fromEntries, which makes a property of __proto__ too.
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const equals = pair.indexOf('=');
+      if (equals < 1) throw new UsageError(`--param ${pair}: write name=value`);
+      return [pair.slice(0, equals), pair.slice(equals + 1)];
+    }),
+  );
 }
 
 export interface Planned {
@@ -151,20 +161,22 @@ export function exitCodeOfResults(results: readonly ResultDocument[]): number {
   return codes.includes(EXIT.failed) ? EXIT.failed : Math.max(EXIT.ok, ...codes);
 }
 
-/** Shows results as the flags ask for. @param files Opened by openExportFlags(), closed here. */
-export async function deliver(
-  results: readonly ResultDocument[],
-  flags: { json?: boolean },
-  files: readonly OpenExport[],
-): Promise<void> {
-  await writeExports(results, files);
-  if (flags.json) printJson(results.length === 1 ? results[0] : results);
-  else print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
+/**
+ * Writes results to files, and as text to standard output unless that is one of them.
+ * @param files Opened by openExportFlags(), closed here.
+ * @returns Whether the text was printed.
+ */
+export async function deliver(results: readonly ResultDocument[], files: readonly OpenExport[]): Promise<boolean> {
+  if (await writeExports(results, files)) return false;
+  print(results.map((result) => renderText(result, { color: wantsColor() })).join('\n'));
+  return true;
 }
 
-/** What somebody may want to know next. */
-function nextSteps(planned: readonly Planned[]): string {
-  const known = planned.map(({ experiment }) => experiment.name).filter((name) => findExperiment(name));
+/** What somebody may want to know next of those that came to something. */
+function nextSteps(results: readonly ResultDocument[]): string | undefined {
+  const told = results.filter(({ measurement, prediction }) => measurement ?? prediction);
+  if (told.length === 0) return undefined;
+  const known = told.map(({ experiment }) => experiment).filter((name) => findExperiment(name));
   const why = known.map((name) => `cowlab explain ${name}`).join(', ');
   const report = 'With --export-html FILE all this is a page with plots and page maps.';
   return `\n${wrap(why === '' ? report : `Why it is so: ${why}. ${report}`)}`;
@@ -184,8 +196,9 @@ export async function runCommand(names: readonly string[], flags: RunFlags): Pro
   process.once('SIGINT', () => void interrupt());
   process.once('SIGTERM', () => void interrupt());
   const results = await runAll(planned, flags);
-  await deliver(results, flags, files);
-  if (!flags.json && !flags.exportHtml) print(nextSteps(planned));
+  const shown = await deliver(results, files);
+  const next = shown && !flags.exportHtml ? nextSteps(results) : undefined;
+  if (next !== undefined) print(next);
   if (flags.model) return EXIT.ok;
   return exitCodeOfResults(results);
 }

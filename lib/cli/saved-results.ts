@@ -14,6 +14,7 @@ export function loadResults(path: string): ResultDocument[] {
     throw new UsageError(`${path} cannot be read as JSON: ${error instanceof Error ? error.message : String(error)}`);
   }
   const documents: unknown[] = Array.isArray(parsed) ? parsed : [parsed];
+  if (documents.length === 0) throw new UsageError(`${path} holds no result`);
   return documents.map((document) => {
     if (Value.Check(ResultSchema, document)) return document;
     const [first] = Value.Errors(ResultSchema, document);

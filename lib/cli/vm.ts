@@ -7,7 +7,7 @@ import type { Finding } from '../proc/doctor.js';
 import { readHostFacts } from '../proc/host.js';
 import { readMeminfo } from '../proc/meminfo.js';
 import type { CommandOutput } from '../report/paragraph.js';
-import { requireInteger, requireOneOf } from '../schema/arguments.js';
+import { requireOneOf } from '../schema/arguments.js';
 import type { HostFacts } from '../schema/facts.js';
 import type { ResultDocument } from '../schema/result.js';
 import { formatBytes, parseSize } from '../schema/units.js';
@@ -20,7 +20,7 @@ import type { GuestEnd, GuestOptions } from '../vm/guest.js';
 import { chooseKernel, fetchKernel, findKernels, kernelFolders } from '../vm/kernel.js';
 import type { Kernel } from '../vm/kernel.js';
 import { ACCELERATORS, findQemu, kvmOpens } from '../vm/qemu.js';
-import { EXIT, UsageError, note } from './output.js';
+import { EXIT, UsageError, note, requireNumber } from './output.js';
 import { openExportFlags } from './exports.js';
 import type { ExportFlags } from './exports.js';
 import { deliver, exitCodeOfResults, findOrLoad, parsePairs, plan } from './run.js';
@@ -33,7 +33,6 @@ export interface VmRunFlags extends ExportFlags {
   accel?: string;
   timeout: string;
   param?: string[];
-  json?: boolean;
 }
 
 type MachineOptions = Pick<GuestOptions, 'memoryBytes' | 'cpus' | 'cgroup' | 'accelerator' | 'timeoutMs'>;
@@ -51,9 +50,9 @@ function parseMachine(flags: VmRunFlags): MachineOptions {
   }
   return {
     memoryBytes,
-    cpus: requireInteger('--cpus', Number(flags.cpus), 1, 64),
+    cpus: requireNumber('--cpus', flags.cpus, 1, 64),
     cgroup: requireOneOf('--cgroup', flags.cgroup, ['v1', 'v2']),
-    timeoutMs: requireInteger('--timeout', Number(flags.timeout), 1, 86_400) * 1000,
+    timeoutMs: requireNumber('--timeout', flags.timeout, 1, 86_400) * 1000,
     accelerator: flags.accel === undefined ? undefined : requireOneOf('--accel', flags.accel, ACCELERATORS),
   };
 }
@@ -175,7 +174,7 @@ export async function vmRunCommand(names: readonly string[], flags: VmRunFlags):
     closeSync(imageFd);
   }
   const results = brought.flatMap((one) => one.results);
-  if (results.length > 0) await deliver(results, flags, files);
+  if (results.length > 0) await deliver(results, files);
   return worst(brought.map(({ exitCode }) => exitCode));
 }
 

@@ -142,7 +142,9 @@ function parseValue(name: string, spec: ParamSpec, given: unknown): string | num
       const number = typeof given === 'string' && spec.type === 'size' ? parseSize(given) : Number(given);
       if (given === '' || !Number.isInteger(number) || number < spec.min || number > spec.max) {
         const bounds = `${String(spec.min)} to ${String(spec.max)}`;
-        throw new RangeError(`${name} must be a whole number from ${bounds}, not ${String(given)}`);
+        throw new RangeError(
+          `${name} must be a whole number from ${bounds}, not ${given === '' ? 'nothing' : String(given)}`,
+        );
       }
       return number;
     }

@@ -1,6 +1,7 @@
 /** What do fork, forkserver and spawn cost, and what does it cost to get the data to the workers? */
-import { fork, spawnFresh } from '../api/forked-process.js';
+import { fork } from '../api/forked-process.js';
 import type { ForkedProcess } from '../api/forked-process.js';
+import { spawnFresh } from '../api/fresh-process.js';
 import { createMemfd } from '../api/file-object.js';
 import { mmap } from '../api/mapping.js';
 import { check } from '../machine/compare.js';

@@ -1,6 +1,6 @@
 /** Which kernels there are to boot, and how to get one. */
 import { execFile } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -45,11 +45,15 @@ function isReadable(path: string): boolean {
   }
 }
 
+function isReadableFile(path: string): boolean {
+  return isReadable(path) && statSync(path).isFile();
+}
+
 /** The kernels in these folders that this user may read, the newest first. */
 export function findKernels(folders: readonly string[] = kernelFolders()): Kernel[] {
   return folders
     .flatMap((folder) => (isReadable(folder) ? readdirSync(folder).map((name) => join(folder, name)) : []))
-    .filter((path) => /^vmlinuz-\d/.test(basename(path)) && isReadable(path))
+    .filter((path) => /^vmlinuz-\d/.test(basename(path)) && isReadableFile(path))
     .map((path) => ({ release: basename(path).slice('vmlinuz-'.length), path }))
     .sort((a, b) => compareReleases(b.release, a.release));
 }
@@ -68,8 +72,8 @@ const GET_ONE =
  * @throws FeatureUnavailableError that says how to get one.
  */
 export function chooseKernel(wanted: string | undefined, folders: readonly string[] = kernelFolders()): Kernel {
-  if (wanted?.includes('/') || (wanted !== undefined && existsSync(wanted))) {
-    if (isReadable(wanted)) return { release: basename(wanted).replace(/^vmlinuz-/, ''), path: wanted };
+  if (wanted?.includes('/') || (wanted !== undefined && isReadableFile(wanted))) {
+    if (isReadableFile(wanted)) return { release: basename(wanted).replace(/^vmlinuz-/, ''), path: wanted };
     throw new FeatureUnavailableError(`The kernel ${wanted}`, 'there is no such file that you may read', GET_ONE);
   }
   const found = findKernels(folders).find(({ release }) => wanted === undefined || isOf(release, wanted));

@@ -28,6 +28,11 @@ export function run(file: string, args: readonly string[], options: RunOptions =
   });
 }
 
+/** Standard error as it was before its long lines were broken. */
+export function unbroken(stderr: string): string {
+  return stderr.replaceAll('\n  ', ' ');
+}
+
 export function cowlab(args: readonly string[], options?: RunOptions): Promise<Finished> {
   return run(process.execPath, [MAIN, ...args], options);
 }

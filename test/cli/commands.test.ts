@@ -3,17 +3,18 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Value } from 'typebox/value';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import { ResultSchema } from '../../lib/schema/result.js';
 import type { ResultDocument } from '../../lib/schema/result.js';
-import { cowlab, run, start } from './command.js';
+import { cowlab, run, start, unbroken } from './command.js';
 
 const SMALL = ['--param', 'size=1MiB', '--param', 'children=2', '--param', 'steps=2'];
 
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), 'cowlab-test-'));
-});
+const folder = mkdtempSync(join(tmpdir(), 'cowlab-test-'));
+const BROKEN_MODULE = join(folder, 'broken.mjs');
+const NO_RESULT = join(folder, 'none.json');
+writeFileSync(BROKEN_MODULE, 'one two');
+writeFileSync(NO_RESULT, '[]');
 afterAll(() => {
   rmSync(folder, { recursive: true });
 });
@@ -76,6 +77,12 @@ describe('run', () => {
     const { code, stdout } = await cowlab(['run', 'cow-growth', '--param', 'size=8TiB']);
     expect(code).toBe(3);
     expect(stdout).toMatch(/SKIP: it needs 40 TiB of memory/);
+    expect(stdout).not.toMatch(/Why it is so/);
+  });
+
+  test('says where what was measured or predicted is explained', async () => {
+    const model = await cowlab(['run', 'cow-growth', '--model', ...SMALL]);
+    expect(model.stdout).toMatch(/Why it is so: cowlab explain cow-growth\./);
   });
 
   test('an interrupt cleans up and exits with 130', async () => {
@@ -90,7 +97,7 @@ describe('run', () => {
 
 describe('bad input is exit code 2, and says what would be right', () => {
   test.each([
-    [['run', 'no-such'], /there is no experiment no-such.*enomem, eighteen-gb/s],
+    [['run', 'no-such'], /there is no experiment no-such.*enomem, eighteen-gb/],
     [['run', 'cow-growth', '--param', 'size'], /write name=value/],
     [['run', 'cow-growth', '--param', 'sise=1MiB'], /has no parameter sise; it has: size/],
     [['run', 'cow-growth', '--param', 'size=banana'], /"banana" is not a size/],
@@ -100,23 +107,33 @@ describe('bad input is exit code 2, and says what would be right', () => {
     [['run', 'cow-growth', '--param', 'pattern=zigzag'], /pattern must be one of sequential, random, stride/],
     [['run', 'cow-growth', '--param', 'reads=maybe'], /reads must be true or false/],
     [['run', 'enomem', '--export-json', '/no/such/folder/x.json'], /no such file or directory/],
+    [['run', 'cow-growth', '--param', 'children='], /from 1 to 64, not nothing/],
+    [['run', 'cow-growth', '--param', '__proto__=1'], /has no parameter __proto__/],
+    [['run', 'lib'], /lib is no module that can be loaded .*Directory import/],
+    [['run', 'package.json'], /package\.json is no module that can be loaded/],
+    [['run', BROKEN_MODULE], /broken\.mjs is no module that can be loaded .*Unexpected identifier/],
     [['run'], /missing required argument/],
     [['frobnicate'], /unknown command/],
     [['predict', '--pid', '0'], /--pid must be the number of a process/],
     [['predict', '--pid', '2147483000'], /2147483000/],
-    [['explain', 'no-such'], /enomem/],
+    [['explain', 'no-such'], /there is no explanation of 'no-such'.*arenas, oom/],
+    [['explain', 'no-such', '--json'], /enomem/],
     [['replay', '/no/such/file'], /cannot be read as JSON/],
     [['replay', 'package.json'], /is not a result of cowlab/],
+    [['replay', NO_RESULT], /none\.json holds no result/],
+    [['report', NO_RESULT], /none\.json holds no result/],
+    [['compare', NO_RESULT, NO_RESULT], /none\.json holds no result/],
   ])('%j', async (args, message) => {
     const { code, stdout, stderr } = await cowlab(args);
-    expect(stderr).toMatch(message);
+    expect(unbroken(stderr)).toMatch(message);
     expect(stdout).toBe('');
     expect(code).toBe(2);
+    for (const line of stderr.split('\n')) expect(Array.from(line).length).toBeLessThanOrEqual(80);
   });
 
   test('a size that is not a multiple of the page size is refused with the page size', async () => {
     const { code, stderr } = await cowlab(['run', 'cow-growth', '--param', 'size=5000']);
-    expect(stderr).toMatch(/size must be a multiple of the page size, \d+, not 5000/);
+    expect(unbroken(stderr)).toMatch(/size must be a multiple of the page size, \d+, not 5000/);
     expect(code).toBe(2);
   });
 });

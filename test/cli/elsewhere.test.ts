@@ -1,7 +1,7 @@
 /** On anything but Linux: the package imports, the model works, and the first real call says in one sentence what is missing. */
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { MAIN, ROOT, run } from './command.js';
+import { MAIN, ROOT, run, unbroken } from './command.js';
 
 const NOT_LINUX = join(ROOT, 'test/cli/not-linux.mjs');
 const SENTENCE =
@@ -25,7 +25,7 @@ describe('where there is no Linux', () => {
   test('the command line predicts for a plain Linux, and says so', async () => {
     const { code, stdout, stderr } = await onDarwin(MAIN, 'run', 'enomem', '--model', '--json');
     expect(code).toBe(0);
-    expect(stderr).toMatch(/this is darwin: predicting for a plain Linux with .* of RAM/);
+    expect(unbroken(stderr)).toMatch(/this is darwin: predicting for a plain Linux with .* of RAM/);
     expect(JSON.parse(stdout)).toMatchObject({ experiment: 'enomem', environment: { platform: 'darwin' } });
   });
 
@@ -34,7 +34,7 @@ describe('where there is no Linux', () => {
     async (line) => {
       const { code, stdout, stderr } = await onDarwin(MAIN, ...line.split(' '));
       expect({ code, stdout }).toEqual({ code: 3, stdout: '' });
-      expect(stderr).toContain(`cowlab: ${SENTENCE}\n`);
+      expect(unbroken(stderr)).toContain(`cowlab: ${SENTENCE}\n`);
     },
   );
 

@@ -5,7 +5,7 @@ import type { ForkedProcess } from '../../lib/api/forked-process.js';
 import { readSmapsRollup } from '../../lib/proc/smaps.js';
 import { CAP_SYS_ADMIN, hasCapability, readStatus } from '../../lib/proc/status.js';
 import { KERNEL_THREAD, whyNoKernelThread } from '../kernel/kernel-thread.js';
-import { cowlab } from './command.js';
+import { cowlab, unbroken } from './command.js';
 
 const root = process.geteuid?.() === 0;
 const framesShown = hasCapability(readStatus('self'), CAP_SYS_ADMIN) === true;
@@ -74,7 +74,7 @@ describe('inspect', () => {
     const { parent } = await parentAndChild();
     const { code, stderr } = await cowlab(['inspect', String(parent.pid)], { uid: 65534 });
     expect(code).toBe(3);
-    expect(stderr).toMatch(/EACCES.*same user/);
+    expect(unbroken(stderr)).toMatch(/EACCES.*same user/);
   });
 
   test.each([
@@ -84,7 +84,7 @@ describe('inspect', () => {
   ])('exit code %d for %s', async (expected, pid, message) => {
     const { code, stdout, stderr } = await cowlab(['inspect', pid]);
     expect({ code, stdout }).toEqual({ code: expected, stdout: '' });
-    expect(stderr).toMatch(message);
+    expect(unbroken(stderr)).toMatch(message);
   });
 
   test('exit code 3 for a process without memory', async (context) => {
@@ -92,6 +92,6 @@ describe('inspect', () => {
     if (lacking !== undefined) context.skip(lacking);
     const { code, stderr } = await cowlab(['inspect', String(KERNEL_THREAD)]);
     expect(code).toBe(3);
-    expect(stderr).toMatch(/no memory of its own/);
+    expect(unbroken(stderr)).toMatch(/no memory of its own/);
   });
 });

@@ -1,8 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { cowlab } from './command.js';
+import { cowlab, unbroken } from './command.js';
 
 const SMALL = ['--param', 'size=1MiB', '--param', 'children=2', '--param', 'steps=2'];
 
@@ -36,12 +36,24 @@ describe('report', () => {
     expect(read('a.csv')).toMatch(/^result number,experiment,/);
   });
 
+  test('of one kind is on standard output where the file is called -', async () => {
+    const csv = await cowlab(['report', saved, '--csv', '-', '--markdown', join(folder, 'c.md')], { cwd: folder });
+    expect(csv).toMatchObject({ code: 0, stderr: '' });
+    expect(csv.stdout).toMatch(/^result number,experiment,/);
+    expect(read('c.md')).toMatch(/^# cow-growth: /);
+    const markdown = await cowlab(['report', saved, '--markdown', '-'], { cwd: folder });
+    expect(markdown.stdout).toBe(read('c.md'));
+    const html = await cowlab(['report', saved, '--html', '-'], { cwd: folder });
+    expect(html.stdout).toMatch(/^<!doctype html>/);
+    expect(existsSync(join(folder, '-'))).toBe(false);
+  });
+
   test('of what is no result, or to where nothing can be written, exits with 2 and says why', async () => {
     const other = join(folder, 'other.json');
     writeFileSync(other, '{"experiment": "cow-growth"}');
     const wrong = await cowlab(['report', other]);
     expect(wrong.code).toBe(2);
-    expect(wrong.stderr).toMatch(/other.json is not a result of cowlab run --json/);
+    expect(unbroken(wrong.stderr)).toMatch(/other.json is not a result of cowlab run --json/);
     const nowhere = await cowlab(['report', saved, '--html', join(folder, 'none', 'a.html')]);
     expect(nowhere.code).toBe(2);
     expect(nowhere.stderr).toMatch(/ENOENT/);
@@ -60,6 +72,30 @@ describe('run', () => {
     // Five observations with one process before the fork and three after it, and a row of the tree for each.
     expect(read('b.csv').trimEnd().split('\n')).toHaveLength(1 + 2 + 3 * 4);
     expect(JSON.parse(read('b.json'))).toMatchObject({ experiment: 'cow-growth' });
+  });
+
+  test.each([
+    ['--export-json', /^\{[^]*"experiment": "cow-growth"[^]*\}\n$/],
+    ['--export-html', /^<!doctype html>[^]*<\/html>\s*$/],
+    ['--export-markdown', /^# cow-growth: [^]*<\/details>\n$/],
+    ['--export-csv', /^result number,experiment,.*\n[^]*\n$/],
+  ])('%s - is standard output, and nothing else is', async (option, form) => {
+    const { code, stdout } = await cowlab(['run', 'cow-growth', ...SMALL, '--model', option, '-'], { cwd: folder });
+    expect(code).toBe(0);
+    expect(stdout).toMatch(form);
+    expect(stdout).not.toMatch(/Why it is so/);
+    expect(existsSync(join(folder, '-'))).toBe(false);
+  });
+
+  test.each([
+    [['run', 'cow-growth', '--export-csv', '-', '--export-html', '-'], /name files for the others/],
+    [['run', 'cow-growth', '--export-csv', '-', '--json'], /--json or one file named -/],
+    [['watch', '--pid', String(process.pid), '--export-csv', '-'], /with --json/],
+  ])('%j asks more of standard output than it can be', async (args, message) => {
+    const { code, stdout, stderr } = await cowlab(args, { cwd: folder });
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(unbroken(stderr)).toMatch(message);
+    expect(existsSync(join(folder, '-'))).toBe(false);
   });
 
   test('measures nothing when a file cannot be written', async () => {

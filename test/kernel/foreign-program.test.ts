@@ -1,7 +1,9 @@
 /** Programs of others: talk by lines, and nothing is left of them, whatever they start and however we end. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, readdirSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -127,6 +129,19 @@ describe('a program of others', () => {
     expect(executable).toMatch(/^\/.*python/);
     expect(release.startsWith(version.join('.'))).toBe(true);
     expect(() => findPython('/nowhere')).toThrow(/python3 is not available|python3.*none in PATH/);
+  });
+
+  test('python is started once to be asked, however often it is looked for', () => {
+    const { executable } = findPython();
+    const folder = mkdtempSync(join(tmpdir(), 'cowlab-test-'));
+    const front = `#!/bin/sh\necho asked >> ${folder}/log\nexec ${executable} "$@"\n`;
+    writeFileSync(join(folder, 'python3'), front, { mode: 0o755 });
+    try {
+      expect(findPython(folder)).toEqual(findPython(folder));
+      expect(readFileSync(join(folder, 'log'), 'utf8')).toBe('asked\n');
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { spawnFresh } from '../../lib/api/forked-process.js';
+import { spawnFresh } from '../../lib/api/fresh-process.js';
 import type { ForkedProcess } from '../../lib/api/forked-process.js';
 import { native } from '../../lib/native.js';
 import { ProcFormatError } from '../../lib/proc/read.js';

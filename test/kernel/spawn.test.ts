@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers';
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { SystemError } from '../../lib/errors.js';
-import { spawnFresh } from '../../lib/api/forked-process.js';
+import { spawnFresh } from '../../lib/api/fresh-process.js';
 import { mmap } from '../../lib/api/mapping.js';
 import { spawn } from '../../lib/api/spawn.js';
 import type { SpawnOptions, SpawnedProgram } from '../../lib/api/spawn.js';

@@ -190,6 +190,12 @@ describe('predictFork', () => {
     expect(otherCauses.map(({ cause, likelihood }) => [cause, likelihood])).toEqual([['rlimit-nproc', 'certain']]);
   });
 
+  it('goes by mappings that have been read already, and reads them no second time', () => {
+    const text = vma(10_000, 2048, 'rw-p', 'rd wr ac');
+    rmSync(join(root, '1234/smaps'), { force: true });
+    expect(predictFork(1234, FACTS, root, root, parseSmaps(text)).chargedBytes).toBe(2048 * 4096);
+  });
+
   it('tells of a process that is not there, and of one without memory', () => {
     expect(() => predictFork(999, FACTS, root, root)).toThrow(expect.objectContaining({ code: 'ESRCH' }) as Error);
     put('1234/smaps', '');

@@ -68,6 +68,7 @@ describe('kernels', () => {
 
   test('a path that is not there, and no kernel at all, are errors that say how to get one', () => {
     expect(() => chooseKernel('/no/such', folders)).toThrow(/no such file that you may read.*cowlab vm fetch/);
+    expect(() => chooseKernel(folders[0] ?? '', folders)).toThrow(/no such file that you may read/);
     expect(() => chooseKernel(undefined, [])).toThrow(/A kernel to boot.*cowlab vm fetch.*--kernel PATH/);
   });
 

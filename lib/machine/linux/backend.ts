@@ -2,8 +2,9 @@
 import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../errors.js';
 import { createMemfd, createTemporaryFile } from '../../api/file-object.js';
 import type { FileObject } from '../../api/file-object.js';
-import { fork, spawnBare } from '../../api/forked-process.js';
+import { fork } from '../../api/forked-process.js';
 import type { AccessReport, ForkedProcess, ForkedRegion, Placement } from '../../api/forked-process.js';
+import { spawnBare } from '../../api/fresh-process.js';
 import type { EndingSignal } from '../../api/exit-status.js';
 import type { LimitedCgroup } from '../../api/limited-cgroup.js';
 import type { SystemChanges } from '../../api/system-changes.js';

@@ -163,9 +163,14 @@ interface Judged {
 }
 
 /** What a process's fork would be asked for, and what the commit rules say to it. */
-function judgeProcess(pid: Pid, facts: HostFacts, procRoot: string, reading?: CommitReading): Judged {
+function judgeProcess(
+  pid: Pid,
+  facts: HostFacts,
+  procRoot: string,
+  smaps: readonly SmapsVma[],
+  reading?: CommitReading,
+): Judged {
   const stat = readStat(pid, procRoot);
-  const smaps = readSmaps(pid, procRoot);
   if (smaps.length === 0) throw noMemoryError(`A fork of ${stat.pid} (${stat.comm})`);
   const vmas = chargesOf(smaps, facts.pageSizeBytes);
   // The admin reserve is asked with the rights of who forks, in the initial user namespace [cap_vm_enough_memory].
@@ -182,7 +187,7 @@ function judgeProcess(pid: Pid, facts: HostFacts, procRoot: string, reading?: Co
  * @param reading What the commit counter stood at right before the fork, if it was read.
  */
 export function explainRefusal(pid: Pid, errno: ForkErrno, facts: HostFacts, reading?: CommitReading): Failure {
-  const { admission, refusedVma, allowedPages } = judgeProcess(pid, facts, PROC_ROOT, reading);
+  const { admission, refusedVma, allowedPages } = judgeProcess(pid, facts, PROC_ROOT, readSmaps(pid), reading);
   const { summary } = explainForkFailure(errno, readForkFailureEvidence(pid, admission));
   const failure: Failure = { code: errno, syscall: 'fork', why: summary };
   if (errno === 'ENOMEM' && refusedVma && allowedPages !== undefined) {
@@ -205,12 +210,19 @@ const ORDER: readonly CauseName[] = [
  * Predicts a fork of a process that is left alone. The process is not stopped: one that maps memory meanwhile is seen
  * in between, so stop it (SIGSTOP) where each page matters.
  * @param facts Of this host; `committedPages` is taken as it stands there. Its figures of a root are not used.
+ * @param smaps The mappings of the process, for who has read them already: the kernel walks all its pages to make them.
  * @throws SystemError ESRCH: there is no such process; EACCES: its smaps may not be read by this user.
  * @throws FeatureUnavailableError when the process has no memory (a kernel thread, a zombie).
  */
-export function predictFork(pid: Pid, facts: HostFacts, procRoot: string = PROC_ROOT, fsRoot = '/'): ForkPrediction {
+export function predictFork(
+  pid: Pid,
+  facts: HostFacts,
+  procRoot: string = PROC_ROOT,
+  fsRoot = '/',
+  smaps: readonly SmapsVma[] = readSmaps(pid, procRoot),
+): ForkPrediction {
   const { pageSizeBytes, overcommitMode } = facts;
-  const { comm, pid: target, vmas, admission, refusedVma } = judgeProcess(pid, facts, procRoot);
+  const { comm, pid: target, vmas, admission, refusedVma } = judgeProcess(pid, facts, procRoot, smaps);
   const evidence = readForkFailureEvidence(pid, admission, procRoot, fsRoot);
   const open = (['EAGAIN', 'ENOMEM'] as const).flatMap((errno) =>
     explainForkFailure(errno, evidence)
