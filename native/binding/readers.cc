@@ -10,6 +10,7 @@
 #include "../core/pagemap.h"
 #include "../core/probes.h"
 #include "../core/smaps.h"
+#include "../core/stats.h"
 #include "../core/vma.h"
 #include "../core/write_mark.h"
 #include "arguments.h"
@@ -155,6 +156,12 @@ Napi::Value parse_smaps_table(const Napi::CallbackInfo& info) {
   return outcome_of(info.Env(), parser);
 }
 
+// readStats(procRoot): the line of each process.
+Napi::Value read_stat_of_all(const Napi::CallbackInfo& info) {
+  const std::string root = string_argument(info, 0, "procRoot must be a string");
+  return strings_of(info.Env(), unwrap(info.Env(), read_stats(root.c_str())));
+}
+
 // queryVma(pid, address, into: BigUint64Array(7)): the name of the VMA, and the rest in `into`.
 Napi::Value query_vma_for_javascript(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -213,6 +220,7 @@ void export_readers(Napi::Env env, Napi::Object exports) {
   exports.Set("countPages", Napi::Function::New(env, count_states));
   exports.Set("readFrames", Napi::Function::New(env, read_frame_numbers));
   exports.Set("readSmaps", Napi::Function::New(env, read_smaps_table));
+  exports.Set("readStats", Napi::Function::New(env, read_stat_of_all));
   exports.Set("parseSmaps", Napi::Function::New(env, parse_smaps_table));
   exports.Set("forbidsZeroPage", Napi::Function::New(env, find_zero_page));
   exports.Set("probe", Napi::Function::New(env, probe_all));
