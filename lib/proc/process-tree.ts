@@ -76,7 +76,7 @@ export function treeProcess({ pid, ppid, starttimeTicks, comm }: Stat): TreeProc
 /** All processes but zombies, and those that are hidden from this user [proc(5): hidepid]. */
 export function readProcesses(procRoot: string = PROC_ROOT): TreeProcess[] {
   const stats = native()
-    .readStats(procRoot)
+    .readStats(procRoot, new Int32Array())
     .map((text) => parseStat(text));
   return stats.filter((stat) => !isZombie(stat)).map(treeProcess);
 }

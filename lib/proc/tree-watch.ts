@@ -7,6 +7,7 @@ import { PROC_ROOT, readPidFile } from './read.js';
 import { ReadingPace } from './reading-pace.js';
 import { parseStat, parseStatHead, readStat, readUptimeTicks } from './stat.js';
 import type { Stat, StatHead } from './stat.js';
+import { Strangers } from './strangers.js';
 import { MemoryReader, WatchedProcess } from './watched-process.js';
 import type { BrokenSharing, Change, WatchedMemory } from './watched-process.js';
 
@@ -67,6 +68,7 @@ export class TreeWatch {
   readonly #known = new Map<number, WatchedProcess>();
   readonly #roots: Set<number>;
   readonly #broken: BrokenSharing[] = [];
+  readonly #strangers = new Strangers();
   #first = true;
   /** Who had ended at the last look and had not been waited for, with the start of each. */
   #zombies = new Map<number, number>();
@@ -141,13 +143,15 @@ export class TreeWatch {
 
   #find(): Look {
     const heads = native()
-      .readStats(PROC_ROOT)
+      .readStats(PROC_ROOT, this.#strangers.known())
       .map((text) => parseStatHead(text));
     const tree = this.#treeOf(heads.filter((head) => !isZombie(head)));
     const members = new Set(tree.map(({ pid }) => pid));
     const zombies = heads
       .filter((head) => isZombie(head) && members.has(head.parent))
       .map(({ text }) => parseStat(text));
+    const others = heads.filter(({ pid, parent }) => !members.has(pid) && !members.has(parent));
+    this.#strangers.add(others.map(({ pid }) => pid));
     const newborn = [
       ...tree.filter(({ pid, starttimeTicks }) => {
         return !this.#known.has(pid) && this.#unreadable.get(pid) !== starttimeTicks;
@@ -171,11 +175,12 @@ export class TreeWatch {
 
   /** Those known before remain ours when their parent ends and another process inherits them. */
   #treeOf(all: readonly StatHead[]): Stat[] {
-    const ours = all.filter(({ pid, text }) => this.#known.get(pid)?.is(parseStat(text)));
+    const known = new Map(all.filter(({ pid }) => this.#known.has(pid)).map(({ pid, text }) => [pid, parseStat(text)]));
+    const ours = [...known.values()].filter((stat) => this.#known.get(stat.pid)?.is(stat));
     const roots = this.#first ? this.#roots : new Set(ours.map(({ pid }) => pid));
     const excluded = new Set(this.#exclude === 0 ? [] : descendantsOf(this.#exclude, all));
     const tree = descendantsOf(roots, all).filter((head) => !excluded.has(head));
-    return tree.map(({ text }) => parseStat(text));
+    return tree.map(({ pid, text }) => known.get(pid) ?? parseStat(text));
   }
 
   /** Drops who has ended, or whose pid is another's by now. @returns Whether there was one. */

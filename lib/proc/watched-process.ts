@@ -4,10 +4,9 @@ import type { Figure } from '../schema/figure.js';
 import { inheritedVmas, lostSharing, sharedParts } from './copied.js';
 import type { LostSharing, SharedPart } from './copied.js';
 import { memoryFigures, treeProcess } from './process-tree.js';
-import type { ProcessMemory, TreeProcess } from './process-tree.js';
+import type { ProcessMemory } from './process-tree.js';
 import { readPidFile } from './read.js';
 import { parseSmaps, parseSmapsRollup, privateKb, sharedKb } from './smaps.js';
-import type { SmapsRollup } from './smaps.js';
 import { readStat } from './stat.js';
 import type { Stat } from './stat.js';
 
@@ -84,37 +83,24 @@ const WHY_BOUND =
   'many were copied as there were faults';
 
 /** Where the program, its stack and its arguments lie, which are laid out anew by execve [proc_pid_stat(5)]. */
-function imageOf({ fields }: Stat): string {
-  return [26, 27, 28, 48, 51].map((field) => fields[field] ?? '').join(' ');
-}
-
-/** Faults, and the memory that it has and that is resident: some may be given back without a fault. */
-function stateOf({ minflt, majflt, vsizeBytes, rssPages }: Stat): string {
-  return [minflt + majflt, vsizeBytes, rssPages].join(' ');
-}
+const IMAGE_FIELDS = [26, 27, 28, 48, 51];
 
 export class WatchedProcess {
   readonly broken: BrokenSharing[];
   readonly #memory: MemoryReader;
   readonly #pageKb = native().pageSizeBytes / 1024;
-  #process: TreeProcess;
-  /** Changes with execve: then nothing is inherited any more. */
-  readonly #image: string;
+  /** At the last look. */
+  #stat: Stat;
   readonly #faultsAtFirst: number;
   /** Right before `#parts` was read. */
   #faultsAtRead: number;
   #parts: SharedPart[];
   #copiedKb: number;
-  /** Of children that it has waited for: where they grow, one has ended that may never have been seen. */
-  #childFaults: number;
   /** Something was forked since `#parts`: what was lost and what was shared anew cannot be told apart. */
   #sharedAnew = false;
   /** What it had faults for and was not taken for copied, in the last look, if `#parts` was read then. */
   #uncountedKb: number;
-  /** At the last look. */
-  #faults: number;
-  #state: string;
-  #figures: SmapsRollup | undefined;
+  #figures: (ReturnType<typeof memoryFigures> & { sharedKb: number }) | undefined;
   #figuresMs = 0;
 
   /** Sees it for the first time, or the first time after execve. */
@@ -129,52 +115,49 @@ export class WatchedProcess {
     const mostKb = now.minflt * this.#pageKb;
     const countedKb = hasForked ? mostKb : Math.min(ownKb, mostKb);
     this.#memory = memory;
-    this.#process = treeProcess(stat);
-    this.#image = imageOf(stat);
+    this.#stat = stat;
     this.#faultsAtFirst = before ? before.#faultsAtFirst : wasForked ? 0 : stat.minflt;
     this.#faultsAtRead = stat.minflt;
     this.#parts = sharedParts(inherited);
-    this.#copiedKb = wasForked ? countedKb : before ? before.#copiedKb : 0;
+    this.#copiedKb = wasForked ? countedKb : before ? before.#copiedKb + before.#unreadKb() : 0;
     this.#uncountedKb = wasForked ? mostKb - countedKb : 0;
-    this.#childFaults = stat.cminflt;
-    this.#faults = stat.minflt;
-    this.#state = stateOf(stat);
     this.broken = before?.broken ?? [];
   }
 
   /** Whether it is that process, and no other with its pid. */
-  is({ starttimeTicks }: Pick<Stat, 'starttimeTicks'>): boolean {
-    return this.#process.startTicks === starttimeTicks;
+  is({ starttimeTicks }: Stat): boolean {
+    return this.#stat.starttimeTicks === starttimeTicks;
   }
 
-  hasExecuted(stat: Stat): boolean {
-    return this.#image !== imageOf(stat);
+  /** Whether it has become another program: then nothing is inherited any more. */
+  hasExecuted({ fields }: Stat): boolean {
+    return IMAGE_FIELDS.some((field) => this.#stat.fields[field] !== fields[field]);
   }
 
-  /** Whether it had a fault since the last look, or gave memory back. */
-  hasStirred(stat: Stat): boolean {
-    return this.#state !== stateOf(stat);
+  /** Whether it had a fault since the last look, or has less memory or more, or less of it is resident. */
+  hasStirred({ minflt, majflt, vsizeBytes, rssPages }: Stat): boolean {
+    const then = this.#stat;
+    if (minflt !== then.minflt || majflt !== then.majflt) return true;
+    return vsizeBytes !== then.vsizeBytes || rssPages !== then.rssPages;
   }
 
   /** What stat tells: without its memory being read. */
   notice(stat: Stat, { born, bornEarly }: Change): void {
-    const hasWaited = this.#childFaults !== stat.cminflt;
-    this.#process = treeProcess(stat);
-    this.#childFaults = stat.cminflt;
+    // Of children that it has waited for: one has ended that may never have been seen.
+    const hasWaited = this.#stat.cminflt !== stat.cminflt;
     this.#sharedAnew ||= born || hasWaited;
     // What was forked while the last look went on had shared again by then what was copied before, which hides that.
     if (bornEarly || hasWaited) this.#copiedKb += this.#uncountedKb;
     this.#uncountedKb = 0;
-    this.#faults = stat.minflt;
-    this.#state = stateOf(stat);
+    this.#stat = stat;
   }
 
   /** What it has lost of what it shared. @param left Something has ended since. */
   readMappings(left: boolean): void {
     // Who has had no fault has copied nothing, and his mappings need not be read; but where one has ended, what it shared
     // is theirs alone from now on, which must not pass for copied at their next fault.
-    if (this.#faults === this.#faultsAtRead && !left) return;
-    const { pid } = this.#process;
+    const { pid, minflt } = this.#stat;
+    if (minflt === this.#faultsAtRead && !left) return;
     const vmas = parseSmaps(this.#memory.read(pid, 'smaps'));
     // It has just ended, and has no mappings any more.
     if (vmas.length === 0) return;
@@ -187,13 +170,14 @@ export class WatchedProcess {
     this.#copiedKb += countedKb;
     for (const one of mostKb > 0 ? lost : []) this.#record({ ...one, lostKb: Math.min(one.lostKb, mostKb) });
     this.#parts = parts;
-    this.#faultsAtRead = this.#faults;
+    this.#faultsAtRead = minflt;
     this.#sharedAnew = false;
     this.#uncountedKb = mostKb - countedKb;
   }
 
   readFigures(nowMs: number): void {
-    this.#figures = parseSmapsRollup(this.#memory.read(this.#process.pid, 'smaps_rollup'));
+    const rollup = parseSmapsRollup(this.#memory.read(this.#stat.pid, 'smaps_rollup'));
+    this.#figures = { ...memoryFigures(rollup), sharedKb: sharedKb(rollup) };
     this.#figuresMs = nowMs;
   }
 
@@ -202,10 +186,9 @@ export class WatchedProcess {
     if (!this.#figures) return undefined;
     const copiedKb = this.#copiedKb + this.#unreadKb();
     return {
-      ...this.#process,
-      ...memoryFigures(this.#figures),
-      sharedKb: sharedKb(this.#figures),
-      minorFaults: this.#faults - this.#faultsAtFirst,
+      ...treeProcess(this.#stat),
+      ...this.#figures,
+      minorFaults: this.#stat.minflt - this.#faultsAtFirst,
       copiedKb: copiedKb === 0 ? 0 : { min: 0, max: copiedKb, why: WHY_BOUND },
       ageMs: nowMs - this.#figuresMs,
     };
@@ -213,14 +196,14 @@ export class WatchedProcess {
 
   /** What it may have copied since its mappings were read: no more than it shared then, if none was shared anew. */
   #unreadKb(): number {
-    const mostKb = (this.#faults - this.#faultsAtRead) * this.#pageKb;
+    const mostKb = (this.#stat.minflt - this.#faultsAtRead) * this.#pageKb;
     const hadKb = this.#parts.reduce((all, part) => all + part.sharedKb, 0);
     return this.#sharedAnew ? mostKb : Math.min(mostKb, hadKb);
   }
 
   #record(lost: LostSharing): void {
     const { broken } = this;
-    const { pid, comm } = this.#process;
+    const { pid, comm } = this.#stat;
     const now = performance.now() - this.#memory.beganMs;
     const same = broken.find(({ start, end }) => start < lost.end && lost.start < end);
     if (!same) {

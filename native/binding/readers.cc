@@ -156,10 +156,13 @@ Napi::Value parse_smaps_table(const Napi::CallbackInfo& info) {
   return outcome_of(info.Env(), parser);
 }
 
-// readStats(procRoot): the line of each process.
+// readStats(procRoot, but: Int32Array): the line of each process but these.
 Napi::Value read_stat_of_all(const Napi::CallbackInfo& info) {
   const std::string root = string_argument(info, 0, "procRoot must be a string");
-  return strings_of(info.Env(), unwrap(info.Env(), read_stats(root.c_str())));
+  const auto but = typed_array_argument<Napi::Int32Array>(info, 1, napi_int32_array, 0,
+                                                          "but must be an Int32Array");
+  const std::vector<pid_t> pids(but.Data(), but.Data() + but.ElementLength());
+  return strings_of(info.Env(), unwrap(info.Env(), read_stats(root.c_str(), pids)));
 }
 
 // queryVma(pid, address, into: BigUint64Array(7)): the name of the VMA, and the rest in `into`.

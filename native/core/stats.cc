@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <memory>
 
 #include "fd.h"
@@ -15,7 +17,8 @@ struct CloseDirectory {
   void operator()(DIR* directory) const { closedir(directory); }
 };
 
-bool is_pid(const char* name) { return name[0] >= '1' && name[0] <= '9'; }
+// 0 for what is no pid.
+pid_t pid_of(const char* name) { return static_cast<pid_t>(strtol(name, nullptr, 10)); }
 
 bool is_gone_or_hidden(int error) {
   return error == ENOENT || error == ESRCH || error == EACCES || error == EPERM;
@@ -37,7 +40,8 @@ Result<std::string> read_stat(int directory, const char* pid) {
 
 }  // namespace
 
-Result<std::vector<std::string>> read_stats(const char* proc_root) {
+Result<std::vector<std::string>> read_stats(const char* proc_root, std::vector<pid_t> but) {
+  std::sort(but.begin(), but.end());
   const std::unique_ptr<DIR, CloseDirectory> directory(opendir(proc_root));
   if (!directory) return last_failure("open");
   std::vector<std::string> texts;
@@ -45,7 +49,8 @@ Result<std::vector<std::string>> read_stats(const char* proc_root) {
     errno = 0;
     const dirent* const entry = readdir(directory.get());
     if (entry == nullptr) break;
-    if (!is_pid(entry->d_name)) continue;
+    const pid_t pid = pid_of(entry->d_name);
+    if (pid <= 0 || std::binary_search(but.begin(), but.end(), pid)) continue;
     Result<std::string> text = read_stat(dirfd(directory.get()), entry->d_name);
     if (text.ok()) {
       texts.push_back(std::move(text.value()));

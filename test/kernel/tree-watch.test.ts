@@ -7,7 +7,8 @@ import { readProcesses } from '../../lib/proc/process-tree.js';
 import { readSmapsRollup } from '../../lib/proc/smaps.js';
 import { readStat } from '../../lib/proc/stat.js';
 import { TreeWatch } from '../../lib/proc/tree-watch.js';
-import type { TreeSample, WatchedMemory } from '../../lib/proc/tree-watch.js';
+import type { TreeSample } from '../../lib/proc/tree-watch.js';
+import type { WatchedMemory } from '../../lib/proc/watched-process.js';
 import { bounds } from '../../lib/schema/figure.js';
 import { KERNEL_THREAD, whyNoKernelThread } from './kernel-thread.js';
 

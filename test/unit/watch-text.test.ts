@@ -1,7 +1,7 @@
 /** What the summary of a watch says of sharing that was broken, or was not seen to be. */
 import { describe, expect, it } from 'vitest';
 import { summaryText } from '../../lib/cli/watch-text.js';
-import type { WatchedMemory } from '../../lib/proc/tree-watch.js';
+import type { WatchedMemory } from '../../lib/proc/watched-process.js';
 import type { Figure } from '../../lib/schema/figure.js';
 
 /** The summary of a watch that looked once, and saw one process that has copied so much. */
@@ -16,7 +16,7 @@ function summaryOf(copiedKb: Figure): string {
     samples: [{ ...sample, processes: 1, faults: 40, copiedKb: 0 }],
     peak: { ...sample, processes: [process], unreadable: [] },
     processes: new Map([['77 5', process]]),
-    ...{ broken: [], intervalMs: 1000, lengthened: 0, unreadable: 0 },
+    ...{ broken: [], intervalMs: 1000, maxLoad: 0.05, lengthened: 0, deferred: 0, unreadable: 0 },
   };
   return summaryText('python3 has ended with code 0', history, { color: false }).replace(/\s+/g, ' ');
 }
