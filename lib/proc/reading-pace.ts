@@ -3,11 +3,11 @@
 /** What was not used is kept for so long. It pays for the first looks at a program, which come close to one another. */
 const KEPT_MS = 1000;
 /** The rest is for what comes of a look: timers, garbage, and what is made of a sample. */
-const OF_LOOKS = 0.8;
+const OF_LOOKS = 0.7;
 
 /**
  * Time to look is earned as time goes by. Who has read waits until that is paid for; what the looks in between cost comes
- * first, but leaves a half to read with, or memory would never be read where looks come too fast.
+ * first, but leaves a quarter to read with, or memory would never be read where looks come too fast.
  */
 export class ReadingPace {
   #creditMs: number;
@@ -27,7 +27,7 @@ export class ReadingPace {
   /** After each look. @param costMs What it took. @param hasRead Whether it read the memory of all. */
   settle(costMs: number, hasRead: boolean): void {
     const earnedMs = this.#earnedMs();
-    const leftMs = hasRead ? earnedMs - costMs : Math.max(earnedMs - costMs, earnedMs / 2);
+    const leftMs = hasRead ? earnedMs - costMs : Math.max(earnedMs - costMs, earnedMs / 4);
     const creditMs = Math.min(KEPT_MS * this.#share, this.#creditMs + leftMs);
     // What had to be read at once does not add up: nobody waits for longer than his last reading is worth.
     this.#creditMs = hasRead ? Math.max(creditMs, -costMs) : creditMs;

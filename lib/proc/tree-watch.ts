@@ -35,7 +35,7 @@ export interface WatchOptions {
 
 /** For how long at most the memory of a tree is not read again while it rests. */
 const REST_MS = 1000;
-export const DEFAULT_MAX_LOAD = 0.05;
+const DEFAULT_MAX_LOAD = 0.05;
 
 /** Who is in the tree now. */
 interface Look {

@@ -3,8 +3,10 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { fork } from '../../lib/api/forked-process.js';
 import type { ForkedProcess, ForkedRegion } from '../../lib/api/forked-process.js';
 import { startProgram } from '../../lib/api/foreign-program.js';
-import { readSmapsRollup } from '../../lib/proc/smaps.js';
+import { privateKb, readSmapsRollup } from '../../lib/proc/smaps.js';
+import { ReadingPace } from '../../lib/proc/reading-pace.js';
 import { readStat } from '../../lib/proc/stat.js';
+import { Strangers } from '../../lib/proc/strangers.js';
 import { TreeWatch } from '../../lib/proc/tree-watch.js';
 import type { TreeSample } from '../../lib/proc/tree-watch.js';
 import type { WatchedMemory } from '../../lib/proc/watched-process.js';
@@ -85,18 +87,20 @@ describe('a tree whose memory is not to be read again yet', () => {
   });
 
   test('is read at once, all of it, when a process is forked and when one ends', async () => {
-    const { parent, child } = await family();
+    const { parent, child, region } = await family();
+    await child.write(region);
     const watch = new TreeWatch(parent.pid, { maxLoad: NEXT_TO_NOTHING });
     watch.sample();
     const born = await child.fork();
     opened.push(born);
     const with3 = watch.sample();
     expect(ages(with3)).toEqual([0, 0, 0]);
-    expect(of(parent, with3).pssKb).toBe(readSmapsRollup(parent.pid).fieldsKb['Pss']);
+    expect(of(child, with3).ussKb).toBe(privateKb(readSmapsRollup(child.pid)));
     await born.exit();
     const with2 = watch.sample();
     expect(ages(with2)).toEqual([0, 0]);
-    expect(of(parent, with2).pssKb).toBe(readSmapsRollup(parent.pid).fieldsKb['Pss']);
+    expect(of(child, with2).ussKb).toBe(privateKb(readSmapsRollup(child.pid)));
+    expect(of(child, with2).ussKb).toBeGreaterThan(of(child, with3).ussKb);
     expect(watch.deferred).toBe(0);
   });
 
@@ -171,7 +175,8 @@ class RandomTree {
 
   async step(): Promise<void> {
     const { pick, members } = this;
-    const one = members[pick(members.length)] as Member;
+    const one = members[pick(members.length)];
+    if (!one) throw new Error('the root is always there');
     const what = pick(10);
     if (what < 6) await this.#write(one, pick(PAGES), 1 + pick(64));
     else if (what < 8 && members.length < 5) await this.#fork(one);
@@ -235,6 +240,27 @@ describe.each([NEXT_TO_NOTHING, 0.01, 1])('whatever processes do, with a load of
     }
     if (maxLoad === NEXT_TO_NOTHING) expect(looksUnread).toBeGreaterThan(20);
   });
+});
+
+test('who has read waits until that is paid for, but not with a load of 1', () => {
+  const pace = new ReadingPace(0.05);
+  expect(pace.isDue()).toBe(true);
+  pace.settle(1e6, true);
+  expect(pace.isDue()).toBe(false);
+  const free = new ReadingPace(1);
+  free.settle(1e6, true);
+  expect(free.isDue()).toBe(true);
+});
+
+test('a stranger stays one until his pid may be another’s', () => {
+  const strangers = new Strangers();
+  strangers.known();
+  const child = fork();
+  opened.push(child);
+  strangers.add([1, child.pid]);
+  expect([...strangers.known()]).toEqual([1]);
+  strangers.add([child.pid]);
+  expect([...strangers.known()]).toEqual([1, child.pid]);
 });
 
 test.each([
