@@ -1,7 +1,7 @@
 /** When memory may be read again: it is what a look at a tree costs, and the one who looks is to take little of a core. */
 
 /** What was not used is kept for so long. It pays for the first looks at a program, which come close to one another. */
-const KEPT_MS = 1000;
+const KEPT_MS = 5000;
 /** The rest is for what comes of a look: timers, garbage, and what is made of a sample. */
 const OF_LOOKS = 0.7;
 
