@@ -26,6 +26,7 @@
             'native/core/sharing_commands.cc',
             'native/core/smaps.cc',
             'native/core/spawn.cc',
+            'native/core/stats.cc',
             'native/core/swap.cc',
             'native/core/vma.cc',
             'native/core/write_mark.cc',

@@ -39,7 +39,8 @@ export type { MemorySharing, Relation, SharedMapping, Sharer } from './proc/shar
 export { readProcessTree, readTreeMemory } from './proc/process-tree.js';
 export type { ProcessMemory, TreeMemory, TreeProcess } from './proc/process-tree.js';
 export { TreeWatch } from './proc/tree-watch.js';
-export type { BrokenSharing, TreeSample, WatchedMemory } from './proc/tree-watch.js';
+export type { TreeSample, WatchOptions } from './proc/tree-watch.js';
+export type { BrokenSharing, WatchedMemory } from './proc/watched-process.js';
 export { commitFigures, parseMeminfo, readMeminfo } from './proc/meminfo.js';
 export type { CommitFigures, Meminfo } from './proc/meminfo.js';
 export { parseStat, parseStatm, readStat, readStatm } from './proc/stat.js';

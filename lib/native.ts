@@ -136,6 +136,11 @@ export interface NativeAddon {
   readFrames(pid: number, address: bigint, pages: number, frames: Float64Array): void;
   /** @param address Null for all VMAs, else of those in the range. */
   readSmaps(path: string, address: bigint | null, pages: number): NativeSmaps | NativeSmapsError;
+  /**
+   * The line of /proc/PID/stat of each process, without those that end meanwhile or are hidden from this user.
+   * @param but Pids that are passed over.
+   */
+  readStats(procRoot: string, but: Int32Array): string[];
   parseSmaps(text: Uint8Array): NativeSmaps | NativeSmapsError;
   /** A descriptor that holds the file's lock until its last copy is closed. EAGAIN if another has it. */
   lockFile(path: string): number;

@@ -56,11 +56,11 @@ LD_PRELOAD=$runtime ASAN_OPTIONS=$asan_options:detect_leaks=$leaks node dist/cli
 # Only the workers of vitest are preloaded (vitest.config.ts).
 # Shadow memory is charged as any other, to cgroups and to Committed_AS: what oom and strict expect is of a plain Node.
 # What is repeated at many random moments is repeated less: memory errors show at the first. Experiments and random
-# programs that take minutes and have no C++ of their own are left to the usual run. So is tree-watch, whose shells are
-# preloaded too, and then copy what a shell does not.
+# programs that take minutes and have no C++ of their own are left to the usual run. So are tree-watch and watch-pace, whose
+# shells are preloaded too, and then copy what a shell does not.
 exclude=()
-for name in oom strict cpython multiprocessing read-only shared-memory tree-watch hugetlb-machine ksm-machine \
-  swap-machine; do
+for name in oom strict cpython multiprocessing read-only shared-memory tree-watch watch-pace hugetlb-machine \
+  ksm-machine swap-machine; do
   exclude+=(--exclude "**/$name.test.ts")
 done
 COWLAB_SHORT=1 COWLAB_PROGRAMS=100 COWLAB_PRELOAD=$runtime ASAN_OPTIONS=$asan_options:detect_leaks=0 node_modules/.bin/vitest run --project kernel \

@@ -178,6 +178,7 @@ function build(): Command {
     .argument('[command...]', 'a program to run and watch; its exit code is passed on')
     .option('--pid <pid>', 'a process of your own, with all that descend from it')
     .option('--interval <seconds>', 'between samples; longer where a look takes long', '1')
+    .option('--max-load <percent>', 'of one core, for reading memory; 100 reads it in each sample where it stirs', '5')
     .option('--until <seconds>', 'stop watching after so long; a program that was run goes on to its end')
     .option(
       '--json',

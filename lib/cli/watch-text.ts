@@ -1,5 +1,6 @@
 /** What `cowlab watch` shows: a table and a plot while it goes on, and a summary that one can act on. */
-import type { BrokenSharing, TreeSample, WatchedMemory } from '../proc/tree-watch.js';
+import type { TreeSample } from '../proc/tree-watch.js';
+import type { BrokenSharing, WatchedMemory } from '../proc/watched-process.js';
 import { paint, printable, shorten, table, wrap } from '../report/paragraph.js';
 import type { Column, TextOptions } from '../report/paragraph.js';
 import { plotText } from '../report/text.js';
@@ -37,6 +38,10 @@ export interface WatchHistory {
   processes: ReadonlyMap<string, WatchedMemory>;
   broken: readonly BrokenSharing[];
   intervalMs: number;
+  /** The share of a core that looking may take. */
+  maxLoad: number;
+  /** Samples that did not read memory to keep below it. */
+  deferred: number;
   /** Intervals that were made longer, to keep within the share of time that looking may take. */
   lengthened: number;
   unreadable: number;
@@ -188,7 +193,7 @@ function remedy(broken: readonly BrokenSharing[], copiedKb: number): string | un
   );
 }
 
-function costText({ samples, intervalMs, lengthened, unreadable }: WatchHistory): string {
+function costText({ samples, intervalMs, maxLoad, deferred, lengthened, unreadable }: WatchHistory): string {
   const cost = samples.reduce((all, { costMs }) => all + costMs, 0);
   const held = samples.reduce((all, { longestReadMs }) => all + longestReadMs, 0);
   const lasted = (samples.at(-1)?.elapsedMs ?? 0) + (samples.at(-1)?.costMs ?? 0) || 1;
@@ -196,6 +201,14 @@ function costText({ samples, intervalMs, lengthened, unreadable }: WatchHistory)
     `${formatCount(samples.length)} samples took ${(cost / Math.max(1, samples.length)).toFixed(1)} ms each; no process ` +
       `may have waited for us for more than ${((100 * held) / lasted).toFixed(1)}% of the time.`,
   ];
+  if (deferred > 0) {
+    const readings = samples.filter(({ longestReadMs }) => longestReadMs > 0).length;
+    const everyMs = Math.round(lasted / Math.max(1, readings));
+    lines.push(
+      `${formatCount(deferred)} of them did not read memory, to stay below ${formatCount(maxLoad * 100)}% of a core: it was ` +
+        `read every ${formatCount(everyMs)} ms, and a peak in between was not seen. --max-load 100 reads it in each.`,
+    );
+  }
   if (lengthened > 0) {
     lines.push(`${formatCount(lengthened)} intervals were longer than ${seconds(intervalMs)}, to keep that small.`);
   }

@@ -9,7 +9,8 @@ import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { ifThere } from '../proc/process-tree.js';
 import { readStat } from '../proc/stat.js';
 import { TreeWatch } from '../proc/tree-watch.js';
-import type { TreeSample, WatchedMemory } from '../proc/tree-watch.js';
+import type { TreeSample } from '../proc/tree-watch.js';
+import type { WatchedMemory } from '../proc/watched-process.js';
 import { bounds } from '../schema/figure.js';
 import type { ExitStatus } from '../schema/step.js';
 import { EXIT, UsageError, note, requirePid, wantsColor } from './output.js';
@@ -20,6 +21,7 @@ export interface WatchFlags {
   pid?: string;
   json?: boolean;
   interval: string;
+  maxLoad: string;
   until?: string;
   exportJson?: string[];
   exportCsv?: string[];
@@ -27,7 +29,7 @@ export interface WatchFlags {
 
 /** The memory of a process is read in at most this share of the time, since it may have to wait meanwhile. */
 const DUTY = 0.05;
-/** And so much of a processor may be used for it all. */
+/** So much of a core may be used where processes come and go, which is read at once; or --max-load, if that is more. */
 const LOAD = 0.25;
 /** A program is looked at more often while it is young, or a short one would not be seen at all. */
 const YOUNG_MS = 20;
@@ -68,7 +70,10 @@ class History {
   lengthened = 0;
   readonly #unreadable = new Set<number>();
 
-  constructor(readonly intervalMs: number) {}
+  constructor(
+    readonly intervalMs: number,
+    readonly maxLoad: number,
+  ) {}
 
   get unreadable(): number {
     return this.#unreadable.size;
@@ -160,6 +165,15 @@ class Screen {
   }
 }
 
+/** @returns The share of a core. */
+function requirePercent(name: string, text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value > 0) || value > 100) {
+    throw new UsageError(`${name} must be percent of one core, above 0 and up to 100, not ${text}`);
+  }
+  return value / 100;
+}
+
 function requireSeconds(name: string, text: string, least: number): number {
   const value = Number(text);
   if (text.trim() === '' || !(value >= least) || value > 86_400) {
@@ -179,27 +193,39 @@ interface Session {
   over: () => boolean;
 }
 
+/** How long to wait after a look, so that neither the tree waits for us too often nor we take too much of a core. */
+function pauseAfter(sample: TreeSample, { intervalMs, maxLoad }: History): { pauseMs: number; isLonger: boolean } {
+  const { costMs, longestReadMs, elapsedMs } = sample;
+  const wantedMs = Math.min(intervalMs, Math.max(YOUNG_MS, elapsedMs / 4));
+  const load = Math.max(LOAD, maxLoad);
+  let restMs = Math.max(longestReadMs * (1 / DUTY - 1), costMs * (1 / load - 1));
+  // Of the load, half is for memory (ReadingPace); the looks in between are not to take more than the other.
+  const isYoung = wantedMs < intervalMs;
+  if (longestReadMs === 0 && !isYoung) restMs = Math.max(restMs, costMs * (2 / maxLoad - 1));
+  return { pauseMs: Math.max(wantedMs, restMs), isLonger: restMs > intervalMs };
+}
+
 async function follow({ watch, history, exports, screen, untilMs, stop, over }: Session): Promise<void> {
-  const { intervalMs } = history;
-  while (!stop.signal.aborted) {
-    const sample = watch.sample();
+  const began = performance.now();
+  for (;;) {
+    const isLast = stop.signal.aborted || over() || performance.now() - began >= untilMs;
+    const sample = watch.sample({ whole: isLast });
     if (sample.processes.length === 0 && sample.unreadable.length === 0) return;
     history.add(sample);
     exports.write(sample);
     screen.draw(() => liveText(sample, history.samples));
-    if (over() || sample.elapsedMs >= untilMs) return;
-    const rest = Math.max(sample.longestReadMs * (1 / DUTY - 1), sample.costMs * (1 / LOAD - 1));
-    const wanted = Math.min(intervalMs, Math.max(YOUNG_MS, sample.elapsedMs / 4));
-    if (rest > intervalMs) history.lengthened++;
-    const pause = Math.min(Math.max(wanted, rest), Math.max(0, untilMs - sample.elapsedMs));
-    await sleep(pause, undefined, { signal: stop.signal }).catch(() => undefined);
+    if (isLast) return;
+    const { pauseMs, isLonger } = pauseAfter(sample, history);
+    if (isLonger) history.lengthened++;
+    const leftMs = Math.max(0, untilMs - (performance.now() - began));
+    await sleep(Math.min(pauseMs, leftMs), undefined, { signal: stop.signal }).catch(() => undefined);
   }
 }
 
 /** A program that may not be watched, such as one that becomes root, runs all the same. */
-function tryWatch(pid: number): TreeWatch | undefined {
+function tryWatch(pid: number, maxLoad: number): TreeWatch | undefined {
   try {
-    return ifThere(() => new TreeWatch(pid));
+    return ifThere(() => new TreeWatch(pid, { maxLoad }));
   } catch (error) {
     // It has ended already, and nobody has waited for it yet.
     if (error instanceof FeatureUnavailableError) return undefined;
@@ -241,7 +267,7 @@ async function watchCommand(command: readonly string[], flags: WatchFlags, sessi
   void program.ended.then(() => {
     stop.abort();
   });
-  const watch = tryWatch(program.pid);
+  const watch = tryWatch(program.pid, session.history.maxLoad);
   if (watch) await follow({ ...session, watch, stop, over: () => program.status !== undefined });
   session.screen.clear();
   const status = await program.ended;
@@ -254,7 +280,7 @@ async function watchCommand(command: readonly string[], flags: WatchFlags, sessi
 /** For a process that is there: until its tree has ended, or one has seen enough. */
 async function watchProcess(pid: number, session: SessionParts, json: boolean): Promise<number> {
   const { comm } = readStat(pid);
-  const watch = new TreeWatch(pid, process.pid);
+  const watch = new TreeWatch(pid, { exclude: process.pid, maxLoad: session.history.maxLoad });
   const stop = new AbortController();
   const abort = (): void => {
     stop.abort();
@@ -279,9 +305,10 @@ function finish(
   ending: { code?: number },
 ): void {
   const broken = watch?.broken ?? [];
-  const { samples, peak, processes, intervalMs, lengthened, unreadable } = history;
+  const { samples, peak, processes, intervalMs, maxLoad, lengthened, unreadable } = history;
   exports.end({ summary: { ...ending, what, samples: samples.length, peakPssKb: peak?.pssKb ?? 0, broken } });
-  const whole = { samples, peak, processes, intervalMs, lengthened, unreadable, broken };
+  const deferred = watch?.deferred ?? 0;
+  const whole = { samples, peak, processes, intervalMs, maxLoad, lengthened, deferred, unreadable, broken };
   stream.write(summaryText(what, whole, { color: wantsColor(stream) }));
 }
 
@@ -304,7 +331,7 @@ export async function watchTree(command: readonly string[], flags: WatchFlags): 
   const intervalMs = requireSeconds('--interval', flags.interval, 0.01);
   const untilMs = flags.until === undefined ? Infinity : requireSeconds('--until', flags.until, 0);
   const session = {
-    history: new History(intervalMs),
+    history: new History(intervalMs, requirePercent('--max-load', flags.maxLoad)),
     exports: new Exports(flags),
     screen: screenFor(flags, command.length > 0),
     untilMs,

@@ -1,10 +1,10 @@
 /** The processes that descend from one, which may be anybody's: they come and go while one looks. */
-import { readdirSync } from 'node:fs';
 import { FeatureUnavailableError, SystemError } from '../errors.js';
-import { PROC_ROOT, hostError } from './read.js';
+import { native } from '../native.js';
+import { PROC_ROOT } from './read.js';
 import { privateKb, readSmapsRollup } from './smaps.js';
 import type { SmapsRollup } from './smaps.js';
-import { readStat } from './stat.js';
+import { parseStat } from './stat.js';
 import type { Stat } from './stat.js';
 
 export interface TreeProcess {
@@ -48,38 +48,24 @@ export function noMemoryError(what: string): FeatureUnavailableError {
 }
 
 /** Descendants of one process or several, and themselves, parents first. Pure. */
-export function descendantsOf(roots: number | ReadonlySet<number>, processes: readonly TreeProcess[]): TreeProcess[] {
-  const children = new Map<number, TreeProcess[]>();
+export function descendantsOf<T extends Pick<TreeProcess, 'pid' | 'parent'>>(
+  roots: number | ReadonlySet<number>,
+  processes: readonly T[],
+): T[] {
+  const children = new Map<number, T[]>();
   for (const process of processes) {
     const siblings = children.get(process.parent);
     if (siblings) siblings.push(process);
     else children.set(process.parent, [process]);
   }
-  const found = processes.filter(({ pid }) => (typeof roots === 'number' ? pid === roots : roots.has(pid)));
-  // The list grows while it is gone through.
-  for (const process of found)
-    found.push(...(children.get(process.pid) ?? []).filter((child) => !found.includes(child)));
-  return found;
-}
-
-function readPids(procRoot: string): string[] {
-  try {
-    return readdirSync(procRoot).filter((name) => /^[1-9][0-9]*$/.test(name));
-  } catch (error) {
-    throw hostError(error, procRoot);
-  }
-}
-
-/** stat of all processes but those that are hidden from this user [proc(5): hidepid]. */
-export function readStats(procRoot: string = PROC_ROOT): Stat[] {
-  return readPids(procRoot).flatMap((pid): Stat[] => {
-    const stat = tryProcess(() => readStat(Number(pid), procRoot));
-    return typeof stat === 'object' ? [stat] : [];
-  });
+  const found = new Set(processes.filter(({ pid }) => (typeof roots === 'number' ? pid === roots : roots.has(pid))));
+  // The set grows while it is gone through.
+  for (const process of found) for (const child of children.get(process.pid) ?? []) found.add(child);
+  return [...found];
 }
 
 /** Whether a process has ended, and waits to be waited for: it has nothing any more. */
-export function isZombie({ state }: Stat): boolean {
+export function isZombie({ state }: Pick<Stat, 'state'>): boolean {
   return ['Z', 'X'].includes(state);
 }
 
@@ -87,10 +73,12 @@ export function treeProcess({ pid, ppid, starttimeTicks, comm }: Stat): TreeProc
   return { pid, parent: ppid, startTicks: starttimeTicks, comm };
 }
 
-/** The processes of {@link readStats} but zombies. */
+/** All processes but zombies, and those that are hidden from this user [proc(5): hidepid]. */
 export function readProcesses(procRoot: string = PROC_ROOT): TreeProcess[] {
-  const living = readStats(procRoot).filter((stat) => !isZombie(stat));
-  return living.map(treeProcess);
+  const stats = native()
+    .readStats(procRoot, new Int32Array())
+    .map((text) => parseStat(text));
+  return stats.filter((stat) => !isZombie(stat)).map(treeProcess);
 }
 
 /** A process and all that descend from it, parents first; empty when it has ended. */

@@ -73,6 +73,24 @@ export function parseStat(text: string, file = 'stat'): Stat {
   };
 }
 
+/** Who a process is and whose child, by the beginning of its stat: most of those on a host are nobody's concern. */
+export interface StatHead {
+  pid: number;
+  parent: number;
+  state: string;
+  /** The whole line. */
+  text: string;
+}
+
+/** @throws ProcFormatError when it does not begin as stat does. */
+export function parseStatHead(text: string, file = 'stat'): StatHead {
+  const close = text.lastIndexOf(')');
+  const [, state, parent] = /^ (\S) ([0-9]+) /.exec(text.slice(close + 1, close + 24)) ?? [];
+  const pid = Number(text.slice(0, text.indexOf('(')));
+  if (state === undefined || !(pid > 0)) throw new ProcFormatError(file, 1, text, 'pid (comm) state ppid');
+  return { pid, parent: Number(parent), state, text };
+}
+
 /** @throws ProcFormatError unless /proc/uptime begins with seconds to two places. @returns Now, as `starttimeTicks` has it. */
 export function readUptimeTicks(procRoot: string = PROC_ROOT): number {
   const text = readHostFile(`${procRoot}/uptime`);

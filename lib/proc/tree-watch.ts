@@ -1,36 +1,15 @@
 /** A process tree looked at again and again: what each uses, and what it may have copied since it was forked. */
 import { native } from '../native.js';
-import { requireInteger } from '../schema/arguments.js';
-import type { Figure } from '../schema/figure.js';
-import { inheritedVmas, lostSharing, sharedParts } from './copied.js';
-import type { LostSharing, SharedPart } from './copied.js';
-import {
-  descendantsOf,
-  isZombie,
-  memoryFigures,
-  noMemoryError,
-  readStats,
-  sumMemory,
-  treeProcess,
-  tryProcess,
-} from './process-tree.js';
-import type { ProcessMemory, TreeMemory, TreeProcess } from './process-tree.js';
-import { readPidFile } from './read.js';
-import { parseSmaps, parseSmapsRollup, privateKb, sharedKb } from './smaps.js';
-import type { SmapsRollup } from './smaps.js';
-import { readStat, readUptimeTicks } from './stat.js';
-import type { Stat } from './stat.js';
-
-export interface WatchedMemory extends ProcessMemory {
-  /** Mapped by others too, files included. */
-  sharedKb: number;
-  /** Since it was first seen; since its fork, for one that was forked while the tree was watched. */
-  minorFaults: number;
-  /** Anonymous memory that was shared and that it has copied, since then. A bound: {@link TreeWatch}. */
-  copiedKb: Figure;
-  /** How old its Rss, Pss, USS and shared memory are: 0, or up to REST_MS while the tree rests ({@link TreeWatch}). */
-  ageMs: number;
-}
+import { or, requireBoolean, requireInteger, requireObject, requireShare } from '../schema/arguments.js';
+import { descendantsOf, isZombie, noMemoryError, sumMemory, tryProcess } from './process-tree.js';
+import type { TreeMemory } from './process-tree.js';
+import { PROC_ROOT, readPidFile } from './read.js';
+import { ReadingPace } from './reading-pace.js';
+import { parseStat, parseStatHead, readStat, readUptimeTicks } from './stat.js';
+import type { Stat, StatHead } from './stat.js';
+import { Strangers } from './strangers.js';
+import { MemoryReader, WatchedProcess } from './watched-process.js';
+import type { BrokenSharing, Change, WatchedMemory } from './watched-process.js';
 
 export interface TreeSample extends TreeMemory {
   /** Since the watch began. */
@@ -38,8 +17,8 @@ export interface TreeSample extends TreeMemory {
   /** What this look itself took. */
   costMs: number;
   /**
-   * How long the memory of one process was read at most. The kernel holds its mmap lock meanwhile, so that it may have
-   * to wait when it maps or unmaps; its faults go on [fs/proc/task_mmu.c: show_smaps_rollup, m_start].
+   * How long the memory of one process was read at most; 0 if none was. The kernel holds its mmap lock meanwhile, so that
+   * it may have to wait when it maps or unmaps; its faults go on [fs/proc/task_mmu.c: show_smaps_rollup, m_start].
    */
   longestReadMs: number;
   processes: WatchedMemory[];
@@ -47,141 +26,107 @@ export interface TreeSample extends TreeMemory {
   unreadable: number[];
 }
 
-/**
- * A mapping of a process that was shared and is so no longer, or not as much: `lostKb` is what stopped being shared, from
- * sample to sample, but no more than the process had faults meanwhile, without which it has copied nothing.
- */
-export interface BrokenSharing extends LostSharing {
-  pid: number;
-  comm: string;
-  /** The program is CPython, going by its name. */
-  isPython: boolean;
-  /** When it was seen first and last that some had been lost, after the watch began. */
-  fromMs: number;
-  toMs: number;
+export interface WatchOptions {
+  /** A process that is left out with all its descendants: the one that watches. Default none. */
+  exclude?: number;
+  /** The share of one core that looking may take, above 0 and up to 1. Default 0.05. With 1 it takes what it takes. */
+  maxLoad?: number;
 }
 
-const WHY_BOUND =
-  'a page stops being shared when this process copies it, and when the others write theirs or end as well; at most as ' +
-  'many were copied as there were faults';
-
-/** For how long at most the memory of a process is not read again while its tree rests. */
+/** For how long at most the memory of a tree is not read again while it rests. */
 const REST_MS = 1000;
+const DEFAULT_MAX_LOAD = 0.05;
 
-/** The memory of a process as it was read last. */
-interface LastRead {
-  atMs: number;
-  rollup: SmapsRollup;
-  /** Its size and what is resident of it [statm]: memory that was given back shows there, and no fault does. */
-  statm: string;
-}
-
-/** What has become of the tree since the last look. */
-interface Change {
-  tree: readonly TreeProcess[];
-  /** Something was forked. */
-  born: boolean;
-  /** Something was forked before the last look had ended, which did not see it yet. */
-  bornEarly: boolean;
-  /** Something has ended. */
-  left: boolean;
-}
-
-/** What is remembered of a process. */
-interface Known {
-  process: TreeProcess;
-  /** Changes with execve: then nothing is inherited any more. */
-  image: string;
-  faultsAtFirst: number;
-  /** Right before `parts` was read. */
-  faults: number;
-  parts: SharedPart[];
-  copiedKb: number;
-  broken: BrokenSharing[];
-  /** Of children that it has waited for: where they grow, one has ended that may never have been seen. */
-  childFaults: number;
-  /** Something was forked since `parts`: what was lost and what was shared anew cannot be told apart. */
-  sharedAnew: boolean;
-  /** What it had faults for and was not taken for copied, in the last look, if `parts` was read then. */
-  uncountedKb: number;
-  /** Minor and major faults at the last look. */
-  allFaults: number;
-  last: LastRead | undefined;
-}
-
-/** Where the program, its stack and its arguments lie, which are laid out anew by execve [proc_pid_stat(5)]. */
-function imageOf({ fields }: Stat): string {
-  return [26, 27, 28, 48, 51].map((field) => fields[field] ?? '').join(' ');
+/** Who is in the tree now. */
+interface Look {
+  tree: readonly Stat[];
+  change: Change;
+  /** A process has become another program, which shares nothing with the rest. */
+  executed: boolean;
 }
 
 /**
  * Looks at a process, all that descend from it, and what they leave behind when they end. No process is stopped; nothing
  * is written to, and no page is touched. It works on one's own processes.
  *
+ * Every look says who is there and how many faults each had. To read memory is what a look costs: it is read as one, of
+ * all in the same look, or not at all, so that the sum of Pss is that of one time, and each row says how old it is.
+ * - It is read at once when a process was forked, has ended or become another program, and in the first look.
+ * - A tree rests as long as nobody in it has a fault or gives memory back. Then the memory of a process changes only by what
+ *   others outside do to pages that they share with it, and is read once a second.
+ * - Else it is read as soon as the last reading and the looks since are below `maxLoad`: in each look that is not too soon
+ *   after the one before, if the tree is small.
+ *
  * `copiedKb` is a bound, since only page frames tell whose copy a page is, and they are shown to root alone. It is
  * nearly exact for who writes, or counts references, while the others are quiet. It misses what is copied while a child
  * lives that comes and goes between two samples and leaves no zombie, since its parent ignores SIGCHLD.
- *
- * A tree rests as long as nobody in it has a fault, is forked, or ends. To read memory is what a look costs, and the memory
- * of a process in a resting tree, if as much of it is resident as before, changes only by what others outside do to pages
- * that they share with it. So it is read once a second then, and each row says how old it is.
  */
 export class TreeWatch {
-  readonly #began = performance.now();
+  readonly #memory = new MemoryReader();
+  readonly #pace: ReadingPace;
   readonly #exclude: number;
-  readonly #known = new Map<number, Known>();
+  readonly #known = new Map<number, WatchedProcess>();
   readonly #roots: Set<number>;
-  readonly #pageKb = native().pageSizeBytes / 1024;
   readonly #broken: BrokenSharing[] = [];
+  readonly #strangers = new Strangers();
   #first = true;
   /** Who had ended at the last look and had not been waited for, with the start of each. */
   #zombies = new Map<number, number>();
+  /** Who could not be read at the last look, with the start of each. */
+  #unreadable = new Map<number, number>();
   /** When the last look ended, as startTicks has it. */
   #lookedTicks = 0;
-  /** When the tree was last seen not to rest. */
-  #stirredMs = 0;
-  #longestReadMs = 0;
-  /** All reads of anybody's memory so far. */
+  /** Something has stirred since memory was read. */
+  #isStale = false;
   #readMs = 0;
+  #longestReadMs = 0;
+  #deferred = 0;
 
   /**
    * @param root The process to begin with.
-   * @param exclude A process that is left out with all its descendants: the one that watches. None without it.
    * @throws SystemError ESRCH: there is no such process; EACCES: it may not be read by this user.
    * @throws FeatureUnavailableError when it has no memory (a kernel thread, a zombie).
    */
-  constructor(root: number, exclude = 0) {
+  constructor(root: number, options: WatchOptions = {}) {
     requireInteger('root', root, 1, 2 ** 31 - 1);
-    requireInteger('exclude', exclude, 0, 2 ** 31 - 1);
+    requireObject('options', options);
+    this.#exclude = requireInteger('exclude', or(options.exclude, 0), 0, 2 ** 31 - 1);
+    this.#pace = new ReadingPace(requireShare('maxLoad', or(options.maxLoad, DEFAULT_MAX_LOAD)));
     if (readPidFile(root, 'maps') === '') throw noMemoryError(`The memory of ${String(root)}`);
     this.#roots = new Set([root]);
-    this.#exclude = exclude;
   }
 
-  /** What the tree uses now; without processes when all have ended. */
-  sample(): TreeSample {
+  /**
+   * What the tree uses now; without processes when all have ended.
+   * @param options `whole`: its memory is read now, whatever that takes, as one wants it of the last sample.
+   */
+  sample(options: { whole?: boolean } = {}): TreeSample {
     const start = performance.now();
     this.#longestReadMs = 0;
-    const stats = new Map(readStats().map((stat) => [stat.pid, stat]));
-    const change = this.#findChange([...stats.values()]);
-    const { tree, born, left } = change;
-    const unreadable: number[] = [];
-    const rested = new Map([...stats].filter(([, stat]) => this.#hasRested(stat)));
-    if (born || left || !tree.every(({ pid }) => rested.has(pid))) this.#stirredMs = performance.now();
-    const processes = tree.flatMap((process): WatchedMemory[] => {
-      const seen = tryProcess(() => this.#look(process, rested.get(process.pid), change));
-      if (seen === 'unreadable') unreadable.push(process.pid);
+    const look = this.#find();
+    const reads = requireBoolean('whole', or(options.whole, false)) || this.#isToRead(look);
+    if (reads) {
+      this.#isStale = false;
+      this.#readMs = start;
+    }
+    const unreadable = new Map<number, number>();
+    const processes = look.tree.flatMap((stat): WatchedMemory[] => {
+      const seen = tryProcess(() => this.#look(stat, look, reads));
+      if (seen === 'unreadable') unreadable.set(stat.pid, stat.starttimeTicks);
       return typeof seen === 'object' ? [seen] : [];
     });
+    this.#unreadable = unreadable;
     this.#first = false;
     this.#lookedTicks = readUptimeTicks();
+    const costMs = performance.now() - start;
+    this.#pace.settle(costMs, reads);
     return {
-      elapsedMs: start - this.#began,
-      costMs: performance.now() - start,
+      elapsedMs: start - this.#memory.beganMs,
+      costMs,
       longestReadMs: this.#longestReadMs,
       processes,
       ...sumMemory(processes),
-      unreadable,
+      unreadable: [...unreadable.keys()],
     };
   }
 
@@ -191,166 +136,98 @@ export class TreeWatch {
     return all.sort((a, b) => b.lostKb - a.lostKb);
   }
 
-  #findChange(stats: readonly Stat[]): Change {
-    const tree = this.#treeOf(stats.filter((stat) => !isZombie(stat)).map(treeProcess));
+  /** In how many samples so far memory was not read to keep below `maxLoad`, though something had stirred. */
+  get deferred(): number {
+    return this.#deferred;
+  }
+
+  #find(): Look {
+    const heads = native()
+      .readStats(PROC_ROOT, this.#strangers.known())
+      .map((text) => parseStatHead(text));
+    const tree = this.#treeOf(heads.filter((head) => !isZombie(head)));
     const members = new Set(tree.map(({ pid }) => pid));
-    const zombies = stats.filter((stat) => isZombie(stat) && members.has(stat.ppid));
+    const zombies = heads
+      .filter((head) => isZombie(head) && members.has(head.parent))
+      .map(({ text }) => parseStat(text));
+    const others = heads.filter(({ pid, parent }) => !members.has(pid) && !members.has(parent));
+    this.#strangers.add(others.map(({ pid }) => pid));
     const newborn = [
-      ...tree.filter(({ pid }) => !this.#known.has(pid)),
-      ...zombies.map(treeProcess).filter(({ pid, startTicks }) => {
-        const known = this.#known.get(pid)?.process.startTicks ?? this.#zombies.get(pid);
-        return known !== startTicks;
+      ...tree.filter(({ pid, starttimeTicks }) => {
+        return !this.#known.has(pid) && this.#unreadable.get(pid) !== starttimeTicks;
       }),
+      ...zombies.filter((stat) => !this.#known.get(stat.pid)?.is(stat) && !this.#wasZombie(stat)),
     ];
     this.#zombies = new Map(zombies.map(({ pid, starttimeTicks }) => [pid, starttimeTicks]));
-    return {
-      tree,
+    const change = {
       born: newborn.length > 0,
-      bornEarly: newborn.some(({ startTicks }) => startTicks <= this.#lookedTicks),
+      bornEarly: newborn.some(({ starttimeTicks }) => starttimeTicks <= this.#lookedTicks),
       left: this.#forget(tree),
     };
+    const readable = tree.filter(({ pid }) => !this.#unreadable.has(pid));
+    if (readable.some((stat) => this.#known.get(stat.pid)?.hasStirred(stat))) this.#isStale = true;
+    return { tree, change, executed: readable.some((stat) => this.#known.get(stat.pid)?.hasExecuted(stat)) };
+  }
+
+  #wasZombie({ pid, starttimeTicks }: Stat): boolean {
+    return this.#zombies.get(pid) === starttimeTicks;
   }
 
   /** Those known before remain ours when their parent ends and another process inherits them. */
-  #treeOf(all: readonly TreeProcess[]): TreeProcess[] {
-    const ours = all.filter(({ pid, startTicks }) => this.#known.get(pid)?.process.startTicks === startTicks);
+  #treeOf(all: readonly StatHead[]): Stat[] {
+    const known = new Map(all.filter(({ pid }) => this.#known.has(pid)).map(({ pid, text }) => [pid, parseStat(text)]));
+    const ours = [...known.values()].filter((stat) => this.#known.get(stat.pid)?.is(stat));
     const roots = this.#first ? this.#roots : new Set(ours.map(({ pid }) => pid));
-    const tree = descendantsOf(roots, all);
-    if (this.#exclude === 0) return tree;
-    const excluded = new Set(descendantsOf(this.#exclude, all).map(({ pid }) => pid));
-    return tree.filter(({ pid }) => !excluded.has(pid));
+    const excluded = new Set(this.#exclude === 0 ? [] : descendantsOf(this.#exclude, all));
+    const tree = descendantsOf(roots, all).filter((head) => !excluded.has(head));
+    return tree.map(({ pid, text }) => known.get(pid) ?? parseStat(text));
   }
 
   /** Drops who has ended, or whose pid is another's by now. @returns Whether there was one. */
-  #forget(tree: readonly TreeProcess[]): boolean {
+  #forget(tree: readonly Stat[]): boolean {
     const before = this.#known.size;
-    const starts = new Map(tree.map(({ pid, startTicks }) => [pid, startTicks]));
-    for (const [pid, { process, broken }] of this.#known) {
-      if (starts.get(pid) === process.startTicks) continue;
-      this.#broken.push(...broken);
+    const stats = new Map(tree.map((stat) => [stat.pid, stat]));
+    for (const [pid, known] of this.#known) {
+      const stat = stats.get(pid);
+      if (stat && known.is(stat)) continue;
+      this.#broken.push(...known.broken);
       this.#known.delete(pid);
     }
     return this.#known.size < before;
   }
 
-  /** Whether a process has had no fault since the last look. */
-  #hasRested({ pid, minflt, majflt }: Stat): boolean {
-    return minflt + majflt === this.#known.get(pid)?.allFaults;
+  #isToRead({ change: { born, left }, executed }: Look): boolean {
+    if (this.#first || born || left || executed) return true;
+    if (!this.#isStale && performance.now() - this.#readMs < REST_MS) return false;
+    const isDue = this.#pace.isDue();
+    if (this.#isStale && !isDue) this.#deferred++;
+    return isDue;
   }
 
-  /** @param rested What it showed a moment ago, if it had no fault until then. */
-  #look(process: TreeProcess, rested: Stat | undefined, change: Change): WatchedMemory {
-    const { pid } = process;
-    const readBefore = this.#readMs;
-    const stat = rested ?? readStat(pid);
-    const known = this.#update(process, stat, change);
-    const now = performance.now();
-    const allFaults = stat.minflt + stat.majflt;
-    // It has just had one: who was read before that in this look is read again in the next.
-    if (allFaults !== known.allFaults) this.#stirredMs = now;
-    known.allFaults = allFaults;
-    const { rollup, atMs } = this.#readRollup(pid, known);
-    this.#longestReadMs = Math.max(this.#longestReadMs, this.#readMs - readBefore);
-    return {
-      ...process,
-      ...memoryFigures(rollup),
-      sharedKb: sharedKb(rollup),
-      minorFaults: known.faults - known.faultsAtFirst,
-      copiedKb: known.copiedKb === 0 ? 0 : { min: 0, max: known.copiedKb, why: WHY_BOUND },
-      ageMs: Math.max(0, now - atMs),
-    };
-  }
-
-  #readRollup(pid: number, known: Known): LastRead {
-    const statm = readPidFile(pid, 'statm');
-    const now = performance.now();
-    const { last } = known;
-    const rested = last !== undefined && last.atMs > this.#stirredMs && last.statm === statm;
-    if (rested && now - last.atMs < REST_MS) return last;
-    return (known.last = { atMs: now, rollup: parseSmapsRollup(this.#readMemory(pid, 'smaps_rollup')), statm });
-  }
-
-  #update(process: TreeProcess, stat: Stat, { tree, born, bornEarly, left }: Change): Known {
-    const known = this.#known.get(process.pid);
-    const image = imageOf(stat);
-    if (known?.image !== image) return this.#meet(process, stat, image, tree);
-    known.process = process;
-    const hasWaited = known.childFaults !== stat.cminflt;
-    known.childFaults = stat.cminflt;
-    known.sharedAnew ||= born || hasWaited;
-    // What was forked while the last look went on had shared again by then what was copied before, which hides that.
-    if (bornEarly || hasWaited) known.copiedKb += known.uncountedKb;
-    known.uncountedKb = 0;
-    const faultsKb = (stat.minflt - known.faults) * this.#pageKb;
-    // Who has had no fault has copied nothing, and his mappings need not be read; but where one has ended, what it shared
-    // is theirs alone from now on, which must not pass for copied at their next fault.
-    if (faultsKb <= 0 && !left) return known;
-    const vmas = parseSmaps(this.#readMemory(process.pid, 'smaps'));
-    // It has just ended, and has no mappings any more.
-    if (vmas.length === 0) return known;
-    // What is copied while the mappings are read may be in them or not: its faults count before them and after.
-    const mostKb = (readStat(process.pid).minflt - known.faults) * this.#pageKb;
-    const parts = sharedParts(inheritedVmas(vmas));
-    const lost = lostSharing(known.parts, parts);
-    const lostKb = lost.reduce((all, one) => all + one.lostKb, 0);
-    const countedKb = known.sharedAnew ? mostKb : Math.min(lostKb, mostKb);
-    known.copiedKb += countedKb;
-    for (const one of mostKb > 0 ? lost : []) {
-      this.#record(known, { ...one, lostKb: Math.min(one.lostKb, mostKb) });
+  #look(found: Stat, look: Look, readsAll: boolean): WatchedMemory | 'gone' {
+    const { pid } = found;
+    const nowMs = performance.now();
+    const readBeforeMs = this.#memory.spentMs;
+    // Who could not be read is tried again each time: it may have become another program.
+    const reads = readsAll || this.#unreadable.has(pid);
+    const before = this.#known.get(pid);
+    const stat = reads && before?.hasStirred(found) !== false ? readStat(pid) : found;
+    // It has just had a fault: who was read before that in this look is to be read again.
+    if (stat.minflt !== found.minflt || stat.majflt !== found.majflt) this.#isStale = true;
+    const known = before && !before.hasExecuted(stat) ? before : this.#meet(stat, before, look);
+    if (known === before) {
+      known.notice(stat, look.change);
+      if (reads) known.readMappings(look.change.left);
     }
-    Object.assign(known, { parts, faults: stat.minflt, sharedAnew: false, uncountedKb: mostKb - countedKb });
+    if (reads || known !== before) known.readFigures(nowMs);
+    this.#longestReadMs = Math.max(this.#longestReadMs, this.#memory.spentMs - readBeforeMs);
+    return known.row(nowMs) ?? 'gone';
+  }
+
+  #meet(stat: Stat, before: WatchedProcess | undefined, { tree }: Look): WatchedProcess {
+    const hasChild = tree.some(({ ppid }) => ppid === stat.pid);
+    const known = new WatchedProcess(stat, { before, wasThere: this.#first, hasChild }, this.#memory);
+    this.#known.set(stat.pid, known);
     return known;
-  }
-
-  /** Sees a process for the first time, or the first time after execve. */
-  #meet(process: TreeProcess, stat: Stat, image: string, tree: readonly TreeProcess[]): Known {
-    const before = this.#known.get(process.pid);
-    const inherited = inheritedVmas(parseSmaps(this.#readMemory(process.pid, 'smaps')));
-    const wasForked = !this.#first && !before;
-    const now = readStat(process.pid);
-    // The faults of a child count from its fork [kernel/fork.c: copy_signal]. What it has copied by now is private, if it
-    // has not shared it again with children of its own.
-    const hasForked = now.cminflt > 0 || tree.some(({ parent }) => parent === process.pid);
-    const ownKb = inherited.reduce((all, vma) => all + privateKb(vma), 0);
-    const mostKb = now.minflt * this.#pageKb;
-    const countedKb = hasForked ? mostKb : Math.min(ownKb, mostKb);
-    const known: Known = {
-      process,
-      image,
-      faultsAtFirst: before?.faultsAtFirst ?? (wasForked ? 0 : stat.minflt),
-      faults: stat.minflt,
-      parts: sharedParts(inherited),
-      copiedKb: wasForked ? countedKb : (before?.copiedKb ?? 0),
-      uncountedKb: wasForked ? mostKb - countedKb : 0,
-      broken: before?.broken ?? [],
-      childFaults: stat.cminflt,
-      sharedAnew: false,
-      allFaults: stat.minflt + stat.majflt,
-      last: undefined,
-    };
-    this.#known.set(process.pid, known);
-    return known;
-  }
-
-  #readMemory(pid: number, file: 'smaps' | 'smaps_rollup'): string {
-    const start = performance.now();
-    try {
-      return readPidFile(pid, file);
-    } finally {
-      this.#readMs += performance.now() - start;
-    }
-  }
-
-  #record({ process: { pid, comm }, broken }: Known, lost: LostSharing): void {
-    const now = performance.now() - this.#began;
-    const same = broken.find(({ start, end }) => start < lost.end && lost.start < end);
-    if (!same) {
-      broken.push({ ...lost, pid, comm, isPython: comm.startsWith('python'), fromMs: now, toMs: now });
-      return;
-    }
-    same.lostKb += lost.lostKb;
-    same.toMs = now;
-    if (lost.start < same.start) same.start = lost.start;
-    if (lost.end > same.end) same.end = lost.end;
   }
 }

@@ -25,6 +25,13 @@ export function requireInteger(name: string, value: unknown, min: number, max: n
   return value;
 }
 
+/** A share of something, above 0 and up to 1. */
+export function requireShare(name: string, value: unknown): number {
+  if (typeof value !== 'number') throw new TypeError(`${name} must be a number, not ${show(value)}`);
+  if (!(value > 0 && value <= 1)) throw new RangeError(`${name} must be above 0 and at most 1, not ${show(value)}`);
+  return value;
+}
+
 export function requireBoolean(name: string, value: unknown): boolean {
   if (typeof value !== 'boolean') throw new TypeError(`${name} must be true or false, not ${show(value)}`);
   return value;

@@ -10,6 +10,7 @@
 #include "../core/pagemap.h"
 #include "../core/probes.h"
 #include "../core/smaps.h"
+#include "../core/stats.h"
 #include "../core/vma.h"
 #include "../core/write_mark.h"
 #include "arguments.h"
@@ -155,6 +156,15 @@ Napi::Value parse_smaps_table(const Napi::CallbackInfo& info) {
   return outcome_of(info.Env(), parser);
 }
 
+// readStats(procRoot, but: Int32Array): the line of each process but these.
+Napi::Value read_stat_of_all(const Napi::CallbackInfo& info) {
+  const std::string root = string_argument(info, 0, "procRoot must be a string");
+  const auto but = typed_array_argument<Napi::Int32Array>(info, 1, napi_int32_array, 0,
+                                                          "but must be an Int32Array");
+  const std::vector<pid_t> pids(but.Data(), but.Data() + but.ElementLength());
+  return strings_of(info.Env(), unwrap(info.Env(), read_stats(root.c_str(), pids)));
+}
+
 // queryVma(pid, address, into: BigUint64Array(7)): the name of the VMA, and the rest in `into`.
 Napi::Value query_vma_for_javascript(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -213,6 +223,7 @@ void export_readers(Napi::Env env, Napi::Object exports) {
   exports.Set("countPages", Napi::Function::New(env, count_states));
   exports.Set("readFrames", Napi::Function::New(env, read_frame_numbers));
   exports.Set("readSmaps", Napi::Function::New(env, read_smaps_table));
+  exports.Set("readStats", Napi::Function::New(env, read_stat_of_all));
   exports.Set("parseSmaps", Napi::Function::New(env, parse_smaps_table));
   exports.Set("forbidsZeroPage", Napi::Function::New(env, find_zero_page));
   exports.Set("probe", Napi::Function::New(env, probe_all));

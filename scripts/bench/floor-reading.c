@@ -1,5 +1,6 @@
 // Floors of reading the memory of others in the text of /proc, and who is read.
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
@@ -38,6 +39,26 @@ void smaps_floor(char *pid) { read_each("smaps", 1, &pid); }
 
 void rollups_floor(int count, char **pids) { read_each("smaps_rollup", count, pids); }
 
+void stats_floor(void) {
+  while (next_run()) {
+    uint64_t start = now_ns();
+    DIR *proc = opendir("/proc");
+    if (proc == NULL) die("/proc");
+    struct dirent *entry;
+    while ((entry = readdir(proc)) != NULL) {
+      if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
+      char path[300];
+      snprintf(path, sizeof path, "%s/stat", entry->d_name);
+      int fd = openat(dirfd(proc), path, O_RDONLY | O_CLOEXEC);
+      if (fd < 0) continue;
+      while (read(fd, text, sizeof text) > 0) continue;
+      close(fd);
+    }
+    closedir(proc);
+    printf("%" PRIu64 "\n", now_ns() - start);
+  }
+}
+
 // The record at which a read begins is one that did not fit into the kernel's buffer before, and
 // for which the VMA was walked twice [fs/seq_file.c: seq_read_iter].
 static int begins_a_read(const char *vma) {
@@ -73,7 +94,16 @@ void across_target(size_t pages) {
   while (next_run()) continue;
 }
 
-void tree_target(size_t processes, size_t pages) {
+static void have_faults(char *base, long a_second) {
+  struct timespec pause = {0, 1000000000 / a_second};
+  for (;;) {
+    nanosleep(&pause, NULL);
+    if (madvise(base, page_size, MADV_DONTNEED) != 0) _exit(1);
+    write_pages(base, 1, 1);
+  }
+}
+
+void tree_target(size_t processes, size_t pages, long faults_a_second) {
   int ready[2];
   if (pipe(ready) != 0) die("pipe");
   printf("%d", getpid());
@@ -82,8 +112,10 @@ void tree_target(size_t processes, size_t pages) {
     if (child < 0) die("fork");
     if (child == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
-      write_pages(map_pages(pages), pages, 1);
+      char *base = map_pages(pages);
+      write_pages(base, pages, 1);
       if (write(ready[1], "", 1) != 1) _exit(1);
+      if (faults_a_second > 0) have_faults(base, faults_a_second);
       for (;;) pause();
     }
     printf(" %d", child);

@@ -12,8 +12,11 @@
 //                                   of them shared, and VMAS other mappings; says pid and address
 //   floor smaps PID                 reading smaps to its end, 64 KiB at a time
 //   floor rollups PID...            reading the smaps_rollup of each
+//   floor stats                     reading the stat of every process there is
 //   floor across PAGES              to be read: a VMA whose record in smaps lies across two buffers
-//   floor tree PROCESSES PAGES      to be read: children with PAGES pages each; says all pids
+//   floor tree PROCESSES PAGES HZ   to be read: children with PAGES pages each, each of which has
+//   so
+//                                   many faults a second; says all pids
 //   floor atomic TIMES WORKERS      adding to one number in WORKERS processes: by atomics,
 //   floor mutex TIMES WORKERS       or under a process-shared mutex
 //   floor ring MESSAGES             8 bytes each, from one process to another
@@ -214,8 +217,11 @@ int main(int argc, char **argv) {
     rollups_floor(argc - 2, argv + 2);
   } else if (strcmp(mode, "across") == 0 && argc == 3) {
     across_target(strtoull(argv[2], NULL, 10));
-  } else if (strcmp(mode, "tree") == 0 && argc == 4) {
-    tree_target(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
+  } else if (strcmp(mode, "stats") == 0 && argc == 2) {
+    stats_floor();
+  } else if (strcmp(mode, "tree") == 0 && argc == 5) {
+    tree_target(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10),
+                strtol(argv[4], NULL, 10));
   } else if ((strcmp(mode, "atomic") == 0 || strcmp(mode, "mutex") == 0) && argc == 4) {
     unsigned workers = (unsigned)strtoull(argv[3], NULL, 10);
     add_floor(strcmp(mode, "atomic") == 0, strtoull(argv[2], NULL, 10), workers);

@@ -39,7 +39,8 @@ void write_pages(char *base, size_t pages, size_t stride);
 void smaps_floor(char *pid);
 void rollups_floor(int count, char **pids);
 void across_target(size_t pages);
-void tree_target(size_t processes, size_t pages);
+void stats_floor(void);
+void tree_target(size_t processes, size_t pages, long faults_a_second);
 
 // floor-written.c
 void written_floor(const char *pid, uintptr_t address, size_t pages);

@@ -2,7 +2,7 @@
 import { execFile, execFileSync } from 'node:child_process';
 import { promisify } from 'node:util';
 import { Floor, PEERS_MEMORY, REGEX_SMAPS } from './floor.js';
-import { countExclusiveShared, readTable, sampleTree } from './ours.js';
+import { countExclusiveShared, lookAtTree, readTable, sampleTree } from './ours.js';
 
 const PAGES_PER_MIB = 256;
 
@@ -146,19 +146,34 @@ export const READING = [
       return { ours: readTable(pid), floor: new Floor(program, ['smaps', pid]), others: [target], peers };
     },
   },
-  {
-    name: 'sample of a resting tree, 50 processes of 64 MiB, CPU',
-    runs: 9,
-    rounds: 3,
+  ...[
+    { name: 'sample of a tree with faults, 50 processes of 64 MiB, CPU', faultsASecond: 20 },
+    { name: 'the same while it rests', faultsASecond: 0 },
+  ].map((kind) => ({
+    name: kind.name,
+    runs: 3,
     per: 1,
     needsMib: 50 * 64,
     // 5% of a core, ten times a second.
     bar: { mostNs: 5_000_000 },
+    /** @param {string} program */
     start: async (program) => {
-      const target = new Floor(program, ['tree', 50, 64 * PAGES_PER_MIB]);
+      const target = new Floor(program, ['tree', 50, 64 * PAGES_PER_MIB, kind.faultsASecond]);
       const pids = await target.read();
       const [root = 0] = pids;
       return { ours: sampleTree(root), floor: new Floor(program, ['rollups', ...pids]), others: [target] };
+    },
+  })),
+  {
+    name: 'a look between two readings of it',
+    runs: 101,
+    per: 1,
+    needsMib: 64,
+    bar: { ratio: Infinity },
+    start: async (program) => {
+      const target = new Floor(program, ['tree', 50, PAGES_PER_MIB, 0]);
+      const [root = 0] = await target.read();
+      return { ours: lookAtTree(root), floor: new Floor(program, ['stats']), others: [target] };
     },
   },
 ];

@@ -28,7 +28,7 @@ interface SampleJson {
   elapsedMs: number;
   costMs: number;
   pssKb: number;
-  processes: { pid: number; comm: string; pssKb: number; ussKb: number; minorFaults: number }[];
+  processes: { pid: number; comm: string; pssKb: number; ussKb: number; minorFaults: number; ageMs: number }[];
 }
 
 interface SummaryJson {
@@ -153,6 +153,35 @@ describe('watch -- COMMAND', () => {
   });
 });
 
+describe('watch --max-load', () => {
+  /** It has faults in each look. */
+  const busy = 'import time\nfor i in range(20): bytearray(2 ** 22); time.sleep(0.05)';
+
+  test('reads memory less often to keep below it, and says so', async () => {
+    const { executable } = findPython();
+    const file = join(folder, 'paced.json');
+    const options = ['--interval', '0.1', '--max-load', '0.1', '--export-json', file];
+    const { code, stderr } = await cowlab(['watch', ...options, '--', executable, '-c', busy]);
+    expect(code).toBe(0);
+    expect(stderr.replace(/\s+/g, ' ')).toMatch(
+      /\d+ of them did not read memory, to stay below 0.1% of a core: .* --max-load 100 reads it in each/,
+    );
+    for (const line of stderr.split('\n')) expect(Array.from(line).length).toBeLessThanOrEqual(80);
+    const { samples } = linesOf(readFileSync(file, 'utf8'));
+    const ages = samples.flatMap(({ processes }) => processes.map(({ ageMs }) => ageMs));
+    expect(ages.some((ageMs) => ageMs > 0)).toBe(true);
+    expect(ages[0]).toBe(0);
+  });
+
+  test('100 reads it in each sample where something stirs', async () => {
+    const { executable } = findPython();
+    const options = ['--interval', '0.1', '--max-load', '100'];
+    const { code, stderr } = await cowlab(['watch', ...options, '--', executable, '-c', busy]);
+    expect(code).toBe(0);
+    expect(stderr).not.toContain('did not read memory');
+  });
+});
+
 describe('watch --pid', () => {
   test('follows a tree until it is stopped, and takes what it sees from the kernel', async () => {
     const parent = fork();
@@ -165,6 +194,8 @@ describe('watch --pid', () => {
     const { samples } = linesOf(stdout);
     expect(samples.at(-1)?.processes.map(({ pid }) => pid)).toEqual(opened.map(({ pid }) => pid));
     expect(samples.at(-1)?.pssKb).toBeGreaterThan(4096);
+    // The last one is read whole, though nothing has stirred.
+    expect(samples.at(-1)?.processes.map(({ ageMs }) => ageMs)).toEqual([0, 0]);
   });
 
   test('ends when the tree does, and Ctrl-C ends the watching with 130', async () => {
@@ -197,6 +228,9 @@ test.each([
   [['--pid', 'abc'], /must be the number of a process/],
   [['--pid', '4194999'], /there is no process 4194999/],
   [['--interval', '0', '--', 'true'], /--interval must be seconds/],
+  [['--max-load', '0', '--', 'true'], /--max-load must be percent of one core, above 0 and up to 100/],
+  [['--max-load', '101', '--', 'true'], /--max-load must be percent/],
+  [['--max-load', 'all', '--', 'true'], /--max-load must be percent/],
   [['--until', 'soon', '--', 'true'], /--until must be seconds/],
   [['--', '/no/such/program'], /cannot be run: there is no such program/],
 ])('%j is refused with exit code 2', async (args, message) => {

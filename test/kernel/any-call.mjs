@@ -150,6 +150,7 @@ const VALID = {
   countPages: [() => process.pid, () => address() ?? 0n, () => 4, () => true, () => true, floats],
   readFrames: [() => process.pid, () => address() ?? 0n, () => 4, floats],
   readSmaps: [() => '/proc/self/smaps', () => address() ?? null, () => 4],
+  readStats: [() => '/proc', () => Int32Array.of(process.pid)],
   parseSmaps: [() => Buffer.from('1000-2000 rw-p 0 0:0 0\nRss: 4 kB\n')],
   protectPages: [() => fds[0] ?? 0, () => address() ?? 0n, () => 4, () => true],
   findWritten: [() => fds[0] ?? 0, () => address() ?? 0n, () => 4, () => 0],

@@ -7,7 +7,8 @@ import { readProcesses } from '../../lib/proc/process-tree.js';
 import { readSmapsRollup } from '../../lib/proc/smaps.js';
 import { readStat } from '../../lib/proc/stat.js';
 import { TreeWatch } from '../../lib/proc/tree-watch.js';
-import type { TreeSample, WatchedMemory } from '../../lib/proc/tree-watch.js';
+import type { TreeSample } from '../../lib/proc/tree-watch.js';
+import type { WatchedMemory } from '../../lib/proc/watched-process.js';
 import { bounds } from '../../lib/schema/figure.js';
 import { KERNEL_THREAD, whyNoKernelThread } from './kernel-thread.js';
 
@@ -16,6 +17,11 @@ const opened: ForkedProcess[] = [];
 afterEach(async () => {
   for (const one of opened.splice(0).reverse()) await one.close();
 });
+
+/** Reads memory in each look that finds it stirred; what the pace changes, watch-pace.test.ts says. */
+function watchOf(pid: number): TreeWatch {
+  return new TreeWatch(pid, { maxLoad: 1 });
+}
 
 async function parentWith(pages: number): Promise<{ parent: ForkedProcess; region: ForkedRegion }> {
   const parent = fork();
@@ -28,7 +34,7 @@ async function parentWith(pages: number): Promise<{ parent: ForkedProcess; regio
 /** The parent has copied all pages since it was first looked at, while a child lived that no look has seen. */
 async function parentThatCopied(pages: number) {
   const { parent, region } = await parentWith(pages);
-  const watch = new TreeWatch(parent.pid);
+  const watch = watchOf(parent.pid);
   const before = bounds(of(parent, watch.sample()).copiedKb).max;
   const child = await parent.fork();
   opened.push(child);
@@ -45,7 +51,7 @@ function of({ pid }: ForkedProcess, sample: TreeSample): WatchedMemory {
 describe('a watched tree', () => {
   test('what a child copies after it was seen is counted to the page, and found at its mapping', async () => {
     const { parent, region } = await parentWith(4 * MIB_PAGES);
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     watch.sample();
     const child = await parent.fork();
     opened.push(child);
@@ -68,7 +74,7 @@ describe('a watched tree', () => {
 
   test('what a child copied before it was seen for the first time is counted from its fork', async () => {
     const { parent, region } = await parentWith(4 * MIB_PAGES);
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     watch.sample();
     const child = await parent.fork();
     opened.push(child);
@@ -84,7 +90,7 @@ describe('a watched tree', () => {
     const { parent, region } = await parentWith(pages);
     const child = await parent.fork();
     opened.push(child);
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     const before = bounds(of(child, watch.sample()).copiedKb).max;
     const state = { written: false };
     const writing = child.write(region).finally(() => {
@@ -100,7 +106,7 @@ describe('a watched tree', () => {
 
   test('a child that only reads has copied nothing, and one whose sibling ends neither', async () => {
     const { parent, region } = await parentWith(MIB_PAGES);
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     const [reader, other] = [await parent.fork(), await parent.fork()];
     opened.push(reader, other);
     const before = bounds(of(reader, watch.sample()).copiedKb).max;
@@ -118,7 +124,7 @@ describe('a watched tree', () => {
     // So that its own first access is behind it, and only these two share the region.
     await stays.read(region);
     await parent.unmap(region);
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     const before = bounds(of(stays, watch.sample()).copiedKb).max;
     await ends.exit();
     expect(bounds(of(stays, watch.sample()).copiedKb).max).toBe(before);
@@ -150,7 +156,7 @@ describe('a watched tree', () => {
 
   test('what a child has copied before it forked is within the bound, though it is shared again', async () => {
     const { parent, region } = await parentWith(MIB_PAGES);
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     watch.sample();
     const child = await parent.fork();
     opened.push(child);
@@ -164,7 +170,7 @@ describe('a watched tree', () => {
     const { parent, region } = await parentWith(pages);
     let older = await parent.fork();
     opened.push(older);
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     for (let round = 0; round < 20; round++) {
       watch.sample();
       const before = bounds(of(parent, watch.sample()).copiedKb).max;
@@ -192,7 +198,7 @@ describe('a watched tree', () => {
   test('figures are those of smaps_rollup, and only Pss adds up to what is taken', async () => {
     const { parent } = await parentWith(4 * MIB_PAGES);
     opened.push(await parent.fork(), await parent.fork());
-    const sample = new TreeWatch(parent.pid).sample();
+    const sample = watchOf(parent.pid).sample();
     expect(sample.processes).toHaveLength(3);
     for (const one of sample.processes) {
       const { fieldsKb } = readSmapsRollup(one.pid);
@@ -210,7 +216,7 @@ describe('a watched tree', () => {
     opened.push(child);
     // What it needs for its own first write is copied by then.
     await child.write(region, { first: 4 * MIB_PAGES - 1, pages: 1 });
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     const first = watch.sample();
     const second = watch.sample();
     expect(first.processes.map(({ ageMs }) => ageMs)).toEqual([0, 0]);
@@ -237,7 +243,7 @@ describe('a watched tree', () => {
       const sleeper = Number(await program.line());
       const parents = readProcesses();
       const middle = parents.find(({ pid }) => pid === sleeper)?.parent ?? 0;
-      const watch = new TreeWatch(middle);
+      const watch = watchOf(middle);
       expect(watch.sample().processes.map(({ pid }) => pid)).toContain(sleeper);
       expect(await program.line()).toBe('over');
       expect(watch.sample().processes.map(({ pid }) => pid)).toEqual([sleeper]);
@@ -253,7 +259,7 @@ describe('a watched tree', () => {
     const program = startProgram('sh', ['-c', script]);
     try {
       const shell = Number(await program.line());
-      const watch = new TreeWatch(shell);
+      const watch = watchOf(shell);
       const before = watch.sample().processes.find(({ pid }) => pid === shell);
       expect(before).toMatchObject({ comm: 'sh', copiedKb: 0 });
       const seen = () => watch.sample().processes.find(({ pid }) => pid === shell);
@@ -269,7 +275,7 @@ describe('a watched tree', () => {
 
   test('looking causes no fault in the tree', async () => {
     const { parent } = await parentWith(MIB_PAGES);
-    const watch = new TreeWatch(parent.pid);
+    const watch = watchOf(parent.pid);
     const first = of(parent, watch.sample()).minorFaults;
     for (let look = 0; look < 50; look++) watch.sample();
     expect(of(parent, watch.sample()).minorFaults).toBe(first);

@@ -7,7 +7,7 @@ import { parseCgroup, parseMountinfo, readCgroups, tightest } from '../../lib/pr
 import { detectContainer } from '../../lib/proc/container.js';
 import { commitFigures, computeCommitLimitPages, parseMeminfo } from '../../lib/proc/meminfo.js';
 import { pidPath, readNumberIfThere, readPidFile } from '../../lib/proc/read.js';
-import { parseStat, parseStatm, readUptimeTicks } from '../../lib/proc/stat.js';
+import { parseStat, parseStatHead, parseStatm, readUptimeTicks } from '../../lib/proc/stat.js';
 import { CAP_SYS_ADMIN, CAP_SYS_RESOURCE, hasCapability, parseLimits, parseStatus } from '../../lib/proc/status.js';
 import { readSysctls } from '../../lib/proc/sysctl.js';
 import {
@@ -172,11 +172,16 @@ describe('stat', () => {
   });
 
   it.each(['a b', ') S 9 (', '((', '))', 'line\nbreak', ''])('takes the whole name %j', (comm) => {
-    expect(parseStat(`77 (${comm}) R ${numbers}`)).toMatchObject({ comm, state: 'R', ppid: 1004 });
+    const text = `77 (${comm}) R ${numbers}`;
+    expect(parseStat(text)).toMatchObject({ comm, state: 'R', ppid: 1004 });
+    expect(parseStatHead(text)).toEqual({ pid: 77, parent: 1004, state: 'R', text });
   });
 
   it('refuses what is cut short or not a number', () => {
     expect(() => parseStat('77 (sh) S 1 2')).toThrow('at least 24 fields');
+    for (const head of ['77 (sh) S', '77 sh S 1 2', '(sh) S 1 2', '']) {
+      expect(() => parseStatHead(head)).toThrow('pid (comm) state ppid');
+    }
     expect(() => parseStat('77 sh S 1 2')).toThrow('stat:1');
     expect(() => parseStat(`77 (sh) S ${numbers.replace('1010', 'x')}`)).toThrow('field 10');
   });
