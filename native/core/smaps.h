@@ -69,9 +69,10 @@ class SmapsParser {
   // Takes the whole lines of a text. Returns how many bytes these are; the rest belongs before the
   // next piece.
   size_t take(std::string_view text);
-  // Takes the last line, if it has no newline.
+  // Ends the table, with the last line if it has no newline.
   void take_end(std::string_view line);
 
+  bool wants_all() const { return !range_; }
   // It knows all that is to be known: past the range, or after an error.
   bool done() const { return past_range_ || error_.line_number != 0; }
   const SmapsTable& table() const { return table_; }
@@ -83,6 +84,7 @@ class SmapsParser {
     std::string name;
     std::string line;  // with its newline
     bool is_figure = false;
+    // It is a figure, and stands where take_figure looks for it.
     bool is_aligned = false;
     double figure_kb = 0;
     // Once it has been a figure.
@@ -95,7 +97,7 @@ class SmapsParser {
   void take_line(std::string_view line);
   void take_header(std::string_view line);
   void take_field(std::string_view line);
-  bool take_figure(std::string_view text, Field* field);
+  static bool take_figure(std::string_view text, Field* field);
   void end_record();
   Field* field_of(std::string_view line);
   bool parse_field(std::string_view line, Field* field);
