@@ -206,7 +206,7 @@ describe('records in the form of the kernel', () => {
     ],
     [
       'digits before the place of the figure',
-      ['00000000000000000004', '00000000000100000004', '00000000000100000005', '4'].map((digits) =>
+      ['0000000000000000004', '0000000000100000004', '0000000000100000005', '4'].map((digits) =>
         recordWith({ 4: `Rss: ${digits} kB` }),
       ),
     ],
