@@ -114,14 +114,14 @@ bool parse_header(std::string_view line, Mapping* mapping) {
   uint64_t start = 0, end = 0, ignored = 0;
   uint8_t perms = 0;
   bool is_anonymous = true;
-  const bool well_formed =
-      header.take_hex(&start, 16, '-') && header.take_hex(&end, 16, ' ') &&
-      header.take_letter('r', '-', kReadable, &perms) &&
-      header.take_letter('w', '-', kWritable, &perms) &&
-      header.take_letter('x', '-', kExecutable, &perms) &&
-      header.take_letter('s', 'p', kMapShared, &perms) && header.take(' ') &&
-      header.take_hex(&ignored, 16, ' ') && header.take_hex(&ignored, kAny, ':') &&
-      header.take_hex(&ignored, kAny, ' ') && header.take_inode(&is_anonymous);
+  const bool well_formed = header.take_hex(&start, 16, '-') && header.take_hex(&end, 16, ' ') &&
+                           header.take_letter('r', '-', kReadable, &perms) &&
+                           header.take_letter('w', '-', kWritable, &perms) &&
+                           header.take_letter('x', '-', kExecutable, &perms) &&
+                           header.take_letter('s', 'p', kMapShared, &perms) && header.take(' ') &&
+                           header.take_hex(&ignored, 16, ' ') &&
+                           header.take_hex(&ignored, kAny, ':') &&
+                           header.take_hex(&ignored, kAny, ' ') && header.take_inode(&is_anonymous);
   if (!well_formed || (!header.at_end() && !header.take(' '))) return false;
   header.skip_spaces();
   if (!is_anonymous) perms |= kOfFile;
