@@ -106,7 +106,9 @@ Napi::Object table_of(Napi::Env env, const SmapsTable& table) {
   result.Set("ends", copy_of<Napi::BigUint64Array>(env, table.ends));
   result.Set("perms", copy_of<Napi::Uint8Array>(env, table.perms));
   result.Set("vmFlags", copy_of<Napi::BigUint64Array>(env, table.flags));
-  result.Set("vmFlagNames", strings_of(env, table.flag_names));
+  std::vector<std::string> flag_names;
+  for (const auto [first, second] : table.flag_names) flag_names.push_back({first, second});
+  result.Set("vmFlagNames", strings_of(env, flag_names));
   result.Set("fieldNames", strings_of(env, table.field_names));
   Napi::Array columns = Napi::Array::New(env, table.fields_kb.size());
   uint32_t index = 0;

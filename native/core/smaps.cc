@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 
@@ -17,33 +18,59 @@ namespace {
 // seq_read_iter]. So less is asked for than a page, by more than a record of some 700 bytes: no VMA
 // is walked twice. 3 KiB was the quickest of 512 bytes .. 1 MiB for small VMAs.
 constexpr size_t kReadBytes = 3072;
+// Parsed at once: kernel and parser, in turns, throw each other out of the processor's caches.
+constexpr size_t kParsedBytes = 65536;
 
 constexpr size_t kMostNames = 64;
 constexpr size_t kMostFields = 256;
 constexpr uint64_t kMaxSafeInteger = (1ULL << 53) - 1;
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr std::string_view kUnit = " kB";
+// 'Pss_Dirty:           103 kB' and its newline: figures of up to eight digits stand there in every
+// kernel [fs/proc/task_mmu.c: SEQ_PUT_DEC; "%8lu kB" before].
+constexpr size_t kFigureAt = 16;
+constexpr size_t kUnitAt = 24;
+constexpr size_t kFigureLine = 28;
+
+constexpr uint8_t kNoDigit = 0xff;
+
+// What each byte is worth as a hexadecimal digit, of which the kernel writes only small letters.
+constexpr std::array<uint8_t, 256> kHexDigits = [] {
+  std::array<uint8_t, 256> digits{};
+  digits.fill(kNoDigit);
+  for (uint8_t value = 0; value < 16; value++) {
+    digits[static_cast<uint8_t>("0123456789abcdef"[value])] = value;
+  }
+  return digits;
+}();
 
 bool is_digit(char letter) { return letter >= '0' && letter <= '9'; }
 bool is_flag(char letter) {
   return (letter >= 'a' && letter <= 'z') || is_digit(letter) || letter == '?';
 }
-bool is_hex(char letter) { return is_digit(letter) || (letter >= 'a' && letter <= 'f'); }
 
 // The words of the first line of a record, taken one after the other from the left.
 class Header {
  public:
   explicit Header(std::string_view line) : line_(line) {}
 
-  // So many characters of a kind, then `end`, which is '\0' for the last word.
-  template <typename Is>
-  bool take(std::string_view* word, size_t most, char end, Is is) {
-    size_t length = 0;
-    while (at_ + length < line_.size() && is(line_[at_ + length])) length++;
-    if (length == 0 || length > most) return false;
-    *word = line_.substr(at_, length);
-    at_ += length;
-    return end == '\0' || take(end);
+  // So many hexadecimal digits, and what ends them.
+  bool take_hex(uint64_t* value, size_t most, char end) {
+    const size_t first = at_;
+    *value = 0;
+    for (; at_ < line_.size(); at_++) {
+      const uint8_t digit = kHexDigits[static_cast<uint8_t>(line_[at_])];
+      if (digit == kNoDigit) break;
+      *value = *value << 4 | digit;
+    }
+    return at_ > first && at_ - first <= most && take(end);
+  }
+
+  bool take_inode(bool* is_none) {
+    const size_t first = at_;
+    *is_none = true;
+    for (; at_ < line_.size() && is_digit(line_[at_]); at_++) *is_none &= line_[at_] == '0';
+    return at_ > first && at_ - first <= 20;
   }
 
   // One letter, or '-' for what is not so.
@@ -73,14 +100,6 @@ class Header {
   size_t at_ = 0;
 };
 
-uint64_t hex_value(std::string_view digits) {
-  uint64_t value = 0;
-  for (const char digit : digits) {
-    value = value << 4 | static_cast<uint64_t>(is_digit(digit) ? digit - '0' : digit - 'a' + 10);
-  }
-  return value;
-}
-
 struct Mapping {
   uint64_t start;
   uint64_t end;
@@ -92,20 +111,21 @@ struct Mapping {
 bool parse_header(std::string_view line, Mapping* mapping) {
   constexpr size_t kAny = std::numeric_limits<size_t>::max();
   Header header(line);
-  std::string_view start, end, inode, ignored;
+  uint64_t start = 0, end = 0, ignored = 0;
   uint8_t perms = 0;
-  const bool well_formed =
-      header.take(&start, 16, '-', is_hex) && header.take(&end, 16, ' ', is_hex) &&
-      header.take_letter('r', '-', kReadable, &perms) &&
-      header.take_letter('w', '-', kWritable, &perms) &&
-      header.take_letter('x', '-', kExecutable, &perms) &&
-      header.take_letter('s', 'p', kMapShared, &perms) && header.take(' ') &&
-      header.take(&ignored, 16, ' ', is_hex) && header.take(&ignored, kAny, ':', is_hex) &&
-      header.take(&ignored, kAny, ' ', is_hex) && header.take(&inode, 20, '\0', is_digit);
+  bool is_anonymous = true;
+  const bool well_formed = header.take_hex(&start, 16, '-') && header.take_hex(&end, 16, ' ') &&
+                           header.take_letter('r', '-', kReadable, &perms) &&
+                           header.take_letter('w', '-', kWritable, &perms) &&
+                           header.take_letter('x', '-', kExecutable, &perms) &&
+                           header.take_letter('s', 'p', kMapShared, &perms) && header.take(' ') &&
+                           header.take_hex(&ignored, 16, ' ') &&
+                           header.take_hex(&ignored, kAny, ':') &&
+                           header.take_hex(&ignored, kAny, ' ') && header.take_inode(&is_anonymous);
   if (!well_formed || (!header.at_end() && !header.take(' '))) return false;
   header.skip_spaces();
-  if (inode.find_first_not_of('0') != std::string_view::npos) perms |= kOfFile;
-  *mapping = Mapping{hex_value(start), hex_value(end), perms, header.at()};
+  if (!is_anonymous) perms |= kOfFile;
+  *mapping = Mapping{start, end, perms, header.at()};
   return true;
 }
 
@@ -125,10 +145,11 @@ bool parse_figure(std::string_view text, double* figure) {
 }
 
 // The place of a name in a list, where it is put if it is not there; kMostNames if that is full.
-size_t place_of(std::string_view name, std::vector<std::string>* names) {
+template <typename Name>
+size_t place_of(const Name& name, std::vector<Name>* names) {
   const auto found = std::find(names->begin(), names->end(), name);
   const size_t place = static_cast<size_t>(found - names->begin());
-  if (found == names->end() && place < kMostNames) names->emplace_back(name);
+  if (found == names->end() && place < kMostNames) names->push_back(name);
   return place;
 }
 
@@ -137,13 +158,8 @@ size_t place_of(std::string_view name, std::vector<std::string>* names) {
 size_t SmapsParser::take(std::string_view text) {
   size_t at = 0;
   while (!done()) {
+    at += take_known(text.substr(at));
     const std::string_view rest = text.substr(at);
-    if (next_field_ < fields_.size() && rest.starts_with(fields_[next_field_].line)) {
-      line_number_++;
-      at += fields_[next_field_].line.size();
-      take_value(fields_[next_field_]);
-      continue;
-    }
     const size_t newline = rest.find('\n');
     if (newline == std::string_view::npos) break;
     take_line(rest.substr(0, newline));
@@ -152,8 +168,38 @@ size_t SmapsParser::take(std::string_view text) {
   return at;
 }
 
+// The lines that are as in the record before, but for their figures.
+size_t SmapsParser::take_known(std::string_view text) {
+  size_t at = 0;
+  size_t next = next_field_;
+  for (; next < fields_.size(); next++) {
+    Field& field = fields_[next];
+    const std::string_view rest = text.substr(at);
+    if (field.is_aligned ? !take_figure(rest, &field) : !rest.starts_with(field.line)) break;
+    at += field.line.size();
+  }
+  line_number_ += next - next_field_;
+  next_field_ = next;
+  return at;
+}
+
+// False, and nothing has changed, unless the text begins with such a line of that name.
+bool SmapsParser::take_figure(std::string_view text, Field* field) {
+  char* last = field->line.data();
+  if (text.size() < kFigureLine || memcmp(text.data(), last, kFigureAt) != 0 ||
+      memcmp(text.data() + kUnitAt, last + kUnitAt, kFigureLine - kUnitAt) != 0) {
+    return false;
+  }
+  constexpr size_t length = kUnitAt - kFigureAt;
+  if (memcmp(text.data() + kFigureAt, last + kFigureAt, length) == 0) return true;
+  if (!parse_figure(text.substr(kFigureAt, length), &field->figure_kb)) return false;
+  memcpy(last + kFigureAt, text.data() + kFigureAt, length);
+  return true;
+}
+
 void SmapsParser::take_end(std::string_view line) {
   if (!done() && !line.empty()) take_line(line);
+  end_record();
 }
 
 void SmapsParser::take_line(std::string_view line) {
@@ -171,8 +217,8 @@ void SmapsParser::take_header(std::string_view line) {
     fail(line, "start-end perms offset device inode [path]");
     return;
   }
+  end_record();
   in_record_ = true;
-  next_field_ = 0;
   // They come in the order of their addresses.
   past_range_ = range_ && mapping.start >= range_->end;
   wanted_ = !range_ || (!past_range_ && mapping.end > range_->start);
@@ -180,28 +226,33 @@ void SmapsParser::take_header(std::string_view line) {
   table_.starts.push_back(mapping.start);
   table_.ends.push_back(mapping.end);
   table_.perms.push_back(mapping.perms);
-  table_.flags.push_back(0);
   table_.text_starts.push_back(static_cast<double>(table_.text.size()));
   table_.path_starts.push_back(static_cast<double>(table_.text.size() + mapping.path));
-  for (std::vector<double>& column : table_.fields_kb) column.push_back(kNone);
   table_.text.append(line).push_back('\n');
+}
+
+// Puts the fields of the record at hand into the table, NaN for those it has not got.
+void SmapsParser::end_record() {
+  fields_.resize(next_field_);
+  next_field_ = 0;
+  if (!wanted_) return;
+  uint64_t flags = 0;
+  for (const Field& field : fields_) {
+    if (field.is_figure) {
+      table_.fields_kb[*field.column].push_back(field.figure_kb);
+    } else {
+      flags |= field.flags;
+      table_.text.append(field.line);
+    }
+  }
+  table_.flags.push_back(flags);
+  for (std::vector<double>& column : table_.fields_kb) column.resize(table_.starts.size(), kNone);
 }
 
 // 'Key:   123 kB', 'THPeligible:  0' or 'VmFlags: rd wr ...'.
 void SmapsParser::take_field(std::string_view line) {
   Field* field = field_of(line);
-  if (field && parse_field(line, field)) take_value(*field);
-}
-
-void SmapsParser::take_value(const Field& field) {
-  next_field_++;
-  if (!wanted_) return;
-  if (field.is_figure) {
-    table_.fields_kb[*field.column].back() = field.figure_kb;
-  } else {
-    table_.flags.back() |= field.flags;
-    table_.text.append(field.line);
-  }
+  if (field && parse_field(line, field)) next_field_++;
 }
 
 // Null, after an error, for a line that is none, or the second of its name.
@@ -241,15 +292,15 @@ bool SmapsParser::parse_field(std::string_view line, Field* field) {
     return fail(line, "flags of two letters");
   }
   field->line.assign(line).push_back('\n');
+  field->is_aligned = field->is_figure && field->line.size() == kFigureLine &&
+                      line.find_first_not_of(' ', field->name.size() + 1) >= kFigureAt;
   return true;
 }
 
 bool SmapsParser::find_column(Field* field) {
   const size_t place = place_of(field->name, &table_.field_names);
   if (place == kMostNames) return false;
-  if (place == table_.fields_kb.size()) {
-    table_.fields_kb.emplace_back(table_.starts.size(), kNone);
-  }
+  if (place == table_.fields_kb.size()) table_.fields_kb.emplace_back(table_.flags.size(), kNone);
   field->column = place;
   return true;
 }
@@ -262,7 +313,7 @@ bool SmapsParser::parse_flags(std::string_view value, uint64_t* flags) {
     if (value.size() < 3 || value[0] != ' ' || !is_flag(value[1]) || !is_flag(value[2])) {
       return false;
     }
-    const size_t place = place_of(value.substr(1, 2), &table_.flag_names);
+    const size_t place = place_of(SmapsFlag{value[1], value[2]}, &table_.flag_names);
     if (place == kMostNames) return false;
     *flags |= 1ULL << place;
   }
@@ -277,18 +328,22 @@ bool SmapsParser::fail(std::string_view line, const char* expected) {
 Status read_smaps(const char* path, SmapsParser* parser) {
   const Fd fd(open(path, O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return last_failure("open");
-  std::vector<char> buffer(2 * kReadBytes);
+  // Beyond a range no VMA is to be walked.
+  const size_t enough = parser->wants_all() ? kParsedBytes : 1;
+  std::vector<char> buffer(kParsedBytes + kReadBytes);
   size_t held = 0;
   while (!parser->done()) {
     if (buffer.size() - held < kReadBytes) buffer.resize(2 * buffer.size());
     const ssize_t got = read(fd.get(), buffer.data() + held, kReadBytes);
     if (got < 0) return last_failure("read");
+    held += static_cast<size_t>(got);
+    if (got > 0 && held < enough) continue;
+    const std::string_view text(buffer.data(), held);
+    const size_t taken = parser->take(text);
     if (got == 0) {
-      parser->take_end(std::string_view(buffer.data(), held));
+      parser->take_end(text.substr(taken));
       break;
     }
-    held += static_cast<size_t>(got);
-    const size_t taken = parser->take(std::string_view(buffer.data(), held));
     held -= taken;
     memmove(buffer.data(), buffer.data() + taken, held);
   }

@@ -2,6 +2,7 @@
 // fs/proc/task_mmu.c: show_smap, show_map_vma, show_smap_vma_flags; proc_pid_smaps(5).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -22,13 +23,19 @@ enum SmapsPerms : uint8_t {
   kOfFile = 1 << 4,  // its inode is not 0
 };
 
+struct SmapsFlag {
+  char first;
+  char second;
+  bool operator==(const SmapsFlag&) const = default;
+};
+
 struct SmapsTable {
   std::vector<uint64_t> starts;
   std::vector<uint64_t> ends;
   std::vector<uint8_t> perms;
   // Bit i is flag_names[i].
   std::vector<uint64_t> flags;
-  std::vector<std::string> flag_names;
+  std::vector<SmapsFlag> flag_names;
   // In the order in which the kernel showed them first; NaN for a VMA without the field.
   std::vector<std::string> field_names;
   std::vector<std::vector<double>> fields_kb;
@@ -62,9 +69,10 @@ class SmapsParser {
   // Takes the whole lines of a text. Returns how many bytes these are; the rest belongs before the
   // next piece.
   size_t take(std::string_view text);
-  // Takes the last line, if it has no newline.
+  // Ends the table, with the last line if it has no newline.
   void take_end(std::string_view line);
 
+  bool wants_all() const { return !range_; }
   // It knows all that is to be known: past the range, or after an error.
   bool done() const { return past_range_ || error_.line_number != 0; }
   const SmapsTable& table() const { return table_; }
@@ -76,6 +84,8 @@ class SmapsParser {
     std::string name;
     std::string line;  // with its newline
     bool is_figure = false;
+    // It is a figure, and stands where take_figure looks for it.
+    bool is_aligned = false;
     double figure_kb = 0;
     // Once it has been a figure.
     std::optional<size_t> column;
@@ -83,10 +93,12 @@ class SmapsParser {
     uint64_t flags = 0;
   };
 
+  size_t take_known(std::string_view text);
   void take_line(std::string_view line);
   void take_header(std::string_view line);
   void take_field(std::string_view line);
-  void take_value(const Field& field);
+  static bool take_figure(std::string_view text, Field* field);
+  void end_record();
   Field* field_of(std::string_view line);
   bool parse_field(std::string_view line, Field* field);
   bool find_column(Field* field);

@@ -1,6 +1,15 @@
 /** What is compared: ours, the floor in C, and what others take for the same. */
 import { Floor, NODE_SPAWN, PEERS } from './floor.js';
-import { addToNumber, copyOnWrite, forkCall, forkExitWait, readMark, sendMessages, spawnCall } from './ours.js';
+import {
+  addToNumber,
+  copyOnWrite,
+  forkCall,
+  forkExitWait,
+  forkOfSmallRoot,
+  readMark,
+  sendMessages,
+  spawnCall,
+} from './ours.js';
 import { READING } from './reading.js';
 
 const PAGES_PER_MIB = 256;
@@ -109,6 +118,17 @@ export const COMPARISONS = [
       const pages = 1024 * PAGES_PER_MIB;
       const floor = new Floor(program, ['fork-huge', pages]);
       return Promise.resolve({ ours: forkCall(pages, true), floor, others: [] });
+    },
+  },
+  {
+    name: 'fork() call, 1 GiB of huge pages, from the small root',
+    runs: 60,
+    rounds: 6,
+    per: 1,
+    bar: { ratio: 1.25 },
+    start: async (program) => {
+      const pages = 1024 * PAGES_PER_MIB;
+      return { ours: await forkOfSmallRoot(pages), floor: new Floor(program, ['fork-huge', pages]), others: [] };
     },
   },
   {

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 /** @typedef {typeof import('../../lib/index.js')} Cowlab */
 
 // The types are those of the sources, and what runs is what is shipped.
-const { SharedArea, TreeWatch, countPages, fork, mmap, readSmapsTable, spawn } = /** @type {Cowlab} */ (
+const { SharedArea, TreeWatch, countPages, fork, mmap, openMachine, readSmapsTable, spawn } = /** @type {Cowlab} */ (
   await import(new URL('../../dist/index.js', import.meta.url).href)
 );
 
@@ -59,6 +59,27 @@ export function forkCall(pages, hugePages) {
     return () => child.exit();
   };
   return callWithDirtyPages(pages, call, hugePages);
+}
+
+/**
+ * The same with huge pages, from the small root of a Machine, as it measures it.
+ * @param {number} pages
+ * @returns {Promise<Runner>}
+ */
+export async function forkOfSmallRoot(pages) {
+  const machine = await openMachine({ root: 'bare' });
+  const region = await machine.root.map({ pages, hugePages: true });
+  return {
+    async run() {
+      await machine.root.write(region);
+      const child = await machine.root.fork();
+      const { elapsedNs } = machine.trace.at(-1)?.outcome ?? {};
+      await child.exit();
+      if (elapsedNs === undefined) throw new Error('the fork was not timed');
+      return [elapsedNs];
+    },
+    close: () => machine.close(),
+  };
 }
 
 /** @param {number} pages */

@@ -59,10 +59,15 @@ const header = fc
   .map((one) => `${one.start}-${one.end} ${one.perms.join('')} ${one.offset} ${one.device} ${one.inode}${one.path}`);
 
 const FIELDS = ['Size', 'Rss', 'Pss', 'Pss_Dirty', 'Shared_Clean', 'Private_Dirty', 'Field_Of_2031'];
-const kb = fc.oneof(fc.nat({ max: 20 }), fc.maxSafeNat()).map((value) => `${String(value).padStart(8)} kB`);
+/** A line as the kernel writes it, or with the figure elsewhere. */
+const figureLine = (name: string, value: number, asKernel = true): string =>
+  `${`${name}:`.padEnd(asKernel ? 16 : 0)}${String(value).padStart(8)} kB`;
+const kb = fc.oneof(fc.nat({ max: 20 }), fc.integer({ min: 10 ** 7, max: 10 ** 9 }), fc.maxSafeNat());
 const figures = fc
-  .subarray(FIELDS)
-  .chain((names) => fc.tuple(...names.map((name) => kb.map((value) => `${name}: ${value}`))));
+  .record({ names: fc.oneof(fc.subarray(FIELDS), fc.shuffledSubarray(FIELDS)), asKernel: fc.boolean() })
+  .chain(({ names, asKernel }) =>
+    fc.tuple(...names.map((name) => kb.map((value) => figureLine(name, value, asKernel)))),
+  );
 const others = fc.subarray(['THPeligible:           1', 'ProtectionKey:         7', 'Odd: a b ']);
 const flags = fc
   .subarray(['rd', 'wr', 'ac', 'dc', '??'])
@@ -173,6 +178,87 @@ describe('the native parser and parseSmaps', () => {
   });
 });
 
+describe('records in the form of the kernel', () => {
+  const HEADER = '08048000-08052000 r-xp 00000000 08:01 1234                               /bin/\u00e9';
+  const FLAGS = 'VmFlags: rd ex mr mw me ';
+  const LINES = [
+    HEADER,
+    ...['Size', 'KernelPageSize', 'MMUPageSize', 'Rss', 'Pss', 'Private_Hugetlb'].map((name, at) =>
+      figureLine(name, 64 + at),
+    ),
+    'THPeligible:           0',
+    FLAGS,
+  ];
+  /** A record with some of its lines replaced, left out (''), or with another before them. */
+  const recordWith = (changes: Record<number, string>): string =>
+    LINES.map((line, at) => changes[at] ?? line)
+      .filter((line) => line !== '')
+      .map((line) => `${line}\n`)
+      .join('');
+  const plain = recordWith({});
+
+  it.each([
+    [
+      'figures of eight digits and of more',
+      [1, 99_999_999, 100_000_000, 99_999_999, 123_456_789_012, 7].map((kb) =>
+        recordWith({ 4: figureLine('Rss', kb) }),
+      ),
+    ],
+    [
+      'digits before the place of the figure',
+      ['0000000000000000004', '0000000000100000004', '0000000000100000005', '4'].map((digits) =>
+        recordWith({ 4: `Rss: ${digits} kB` }),
+      ),
+    ],
+    [
+      'a field left out in the middle, and at the end',
+      [plain, recordWith({ 4: '' }), plain, recordWith({ 7: '', 8: '' })],
+    ],
+    ['no field at all', [plain, `${HEADER}\n`, plain]],
+    [
+      'a new field in the middle',
+      [plain, recordWith({ 4: `${figureLine('Rss', 1)}\n${figureLine('Rss_New', 2)}` }), plain],
+    ],
+    ['fields in another order', [plain, recordWith({ 4: figureLine('Pss', 1), 5: figureLine('Rss', 2) }), plain]],
+    [
+      'a name that begins as the one before',
+      [plain, recordWith({ 4: figureLine('Rss_', 1) }), recordWith({ 4: figureLine('Rs', 2) })],
+    ],
+    [
+      'a name of more letters than the place for it',
+      [recordWith({ 4: 'Rss_Of_What_Is: 99999999 kB' }), recordWith({ 4: 'Rss_Of_What_Is_N: 999999 kB' }), plain],
+    ],
+    [
+      'a field that has a unit only sometimes',
+      [plain, recordWith({ 4: 'Rss:                   4 k!' }), plain, recordWith({ 4: 'Rss:                 VIII' })],
+    ],
+    [
+      'other flags in each, and other lines without a unit',
+      [FLAGS, 'VmFlags: rd wr mr mw me ac ', 'VmFlags: ', 'VmFlags: ac rd '].map((line, at) =>
+        recordWith({ 7: `THPeligible:           ${at}`, 8: line }),
+      ),
+    ],
+  ])('are read as parseSmaps reads them: %s', (_, records) => {
+    const text = [plain, ...records, ...records].join('');
+    const table = parseSmapsTable(Buffer.from(text));
+    expect(vmasOf(table)).toEqual(parseSmaps(text));
+    expectColumnsToAgree(table);
+  });
+
+  it.each([
+    'Rss:                 1x4 kB',
+    'Rss:               1 4 kB',
+    'Rss:                     kB',
+    'Rss:                 -4 kB',
+    'Rss:               4\u00a0 kB',
+  ])('are refused where there is no figure: %s', (line) => {
+    const text = plain + recordWith({ 4: line }) + plain;
+    const outcome = outcomeOf(() => parseSmaps(text, 'here'));
+    expect(outcome).toMatchObject({ refused: expect.stringContaining('here:14: ') as string });
+    expect(outcomeOf(() => vmasOf(parseSmapsTable(Buffer.from(text), 'here')))).toEqual(outcome);
+  });
+});
+
 describe('a table', () => {
   it('keeps a field that only some have, and counts it for these', () => {
     const table = parseSmapsTable(
@@ -246,6 +332,24 @@ describe('a saved tree of /proc', () => {
     const table = readSmapsTable(7, undefined, root);
     expect(vmasOf(table)).toEqual(parseSmaps(text));
     expect(table.path(1)).toBe(path);
+  });
+
+  it.each([
+    ['after each read', { address: 0n, pages: 2 ** 30 }, 10],
+    ['after many reads', undefined, 110],
+  ])('is read the same wherever a read ends in a record, if parsed %s', (_, range, records) => {
+    const body = `Rss:                 123 kB\nPss:           123456789 kB\nPrivate_Hugetlb:       4 kB\nField: of others\nVmFlags: rd wr \n`;
+    const record = (path: number): string => `1000-2000 rw-p 0 fe:01 5 /${'a'.repeat(path)}\n${body}`;
+    const bytes = record(500).length;
+    const rest = Array.from({ length: records }, (__, at) => record(500).replace('123 kB', `${at + 100} kB`)).join('');
+    const kb = Float64Array.from({ length: records + 1 }, (__, at) => (at === 0 ? 123 : at + 99));
+    for (let shift = 0; shift < bytes; shift++) {
+      writeFileSync(join(root, '7/smaps'), record(shift) + rest);
+      const table = readSmapsTable(7, range, root);
+      expect(table.fieldsKb['Rss']).toEqual(kb);
+      expect([table.sumKb('Pss'), table.sumKb('Private_Hugetlb')]).toEqual([123456789 * kb.length, 4 * kb.length]);
+      expect(table.path(records)).toBe(`/${'a'.repeat(500)}`);
+    }
   });
 
   it('names file and line of what it cannot parse, but only up to the end of the range', () => {
