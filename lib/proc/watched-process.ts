@@ -98,6 +98,8 @@ export class WatchedProcess {
   #copiedKb: number;
   /** Something was forked since `#parts`: what was lost and what was shared anew cannot be told apart. */
   #sharedAnew = false;
+  /** Of its faults since `#parts`, what cannot be copies: more than it shared, before anything was shared anew. */
+  #freshKb = 0;
   /** What it had faults for and was not taken for copied, in the last look, if `#parts` was read then. */
   #uncountedKb: number;
   #figures: (ReturnType<typeof memoryFigures> & { sharedKb: number }) | undefined;
@@ -145,6 +147,8 @@ export class WatchedProcess {
   notice(stat: Stat, { born, bornEarly }: Change): void {
     // Of children that it has waited for: one has ended that may never have been seen.
     const hasWaited = this.#stat.cminflt !== stat.cminflt;
+    // What was forked since the last look had ended shares nothing of before: the bound of then holds for the faults of then.
+    if (born && !bornEarly && !hasWaited && !this.#sharedAnew) this.#freshKb = this.#faultsKb() - this.#unreadKb();
     this.#sharedAnew ||= born || hasWaited;
     // What was forked while the last look went on had shared again by then what was copied before, which hides that.
     if (bornEarly || hasWaited) this.#copiedKb += this.#uncountedKb;
@@ -166,13 +170,14 @@ export class WatchedProcess {
     const parts = sharedParts(inheritedVmas(vmas));
     const lost = lostSharing(this.#parts, parts);
     const lostKb = lost.reduce((all, one) => all + one.lostKb, 0);
-    const countedKb = this.#sharedAnew ? mostKb : Math.min(lostKb, mostKb);
+    const countedKb = this.#sharedAnew ? mostKb - this.#freshKb : Math.min(lostKb, mostKb);
     this.#copiedKb += countedKb;
     for (const one of mostKb > 0 ? lost : []) this.#record({ ...one, lostKb: Math.min(one.lostKb, mostKb) });
     this.#parts = parts;
     this.#faultsAtRead = minflt;
     this.#sharedAnew = false;
-    this.#uncountedKb = mostKb - countedKb;
+    this.#uncountedKb = mostKb - this.#freshKb - countedKb;
+    this.#freshKb = 0;
   }
 
   readFigures(nowMs: number): void {
@@ -203,9 +208,13 @@ export class WatchedProcess {
     };
   }
 
+  #faultsKb(): number {
+    return (this.#stat.minflt - this.#faultsAtRead) * this.#pageKb;
+  }
+
   /** What it may have copied since its mappings were read: no more than it shared then, if none was shared anew. */
   #unreadKb(): number {
-    const mostKb = (this.#stat.minflt - this.#faultsAtRead) * this.#pageKb;
+    const mostKb = this.#faultsKb() - this.#freshKb;
     if (mostKb === 0 || this.#sharedAnew) return mostKb;
     const hadKb = this.#parts.reduce((all, part) => all + part.sharedKb, 0);
     return Math.min(mostKb, hadKb);
