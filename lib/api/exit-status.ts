@@ -36,6 +36,13 @@ function signalName(number: number): string {
   return known ?? `SIG${String(number)}`;
 }
 
+/** What waitProcess of the addon fills: the status word, and what wait4(2) says was used. */
+export function exitStatusOf(figures: Float64Array): ExitStatus {
+  const [status = 0, minorFaults = 0, majorFaults = 0, maxRssBytes = 0, user = 0, system = 0] = figures;
+  const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds: user, systemMicroseconds: system };
+  return { ...decodeStatus(status), ...usage };
+}
+
 /** The bits are those of wait(2): WIFEXITED, WEXITSTATUS, WTERMSIG. */
 export function decodeStatus(status: number): Pick<ExitStatus, 'code' | 'signal'> {
   const signal = status & 0x7f;

@@ -5,7 +5,7 @@ import { native } from '../native.js';
 import type { ExitStatus } from '../schema/step.js';
 import { Op } from './command.js';
 import type { Connection } from './connection.js';
-import { decodeStatus } from './exit-status.js';
+import { decodeStatus, exitStatusOf } from './exit-status.js';
 import type { EndingSignal } from './exit-status.js';
 
 /** What the addon fills; made once, since memory from malloc is what costs most right after a fork. */
@@ -113,10 +113,8 @@ export class ProcessLife {
       // Somebody else has waited for it: how it ended is not known.
       return (this.#status = {});
     }
-    const [status = 0, minorFaults = 0, majorFaults = 0, maxRssBytes = 0, user = 0, system = 0] = endFigures;
-    const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds: user, systemMicroseconds: system };
     this.#connection.processEnded();
-    return (this.#status = { ...decodeStatus(status), ...usage });
+    return (this.#status = exitStatusOf(endFigures));
   }
 
   /** From the parent up to the root. */

@@ -9,7 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { native } from '../native.js';
 import { requireObject, requireOneOf } from '../schema/arguments.js';
 import type { ExitStatus } from '../schema/step.js';
-import { ENDING_SIGNALS, decodeStatus } from './exit-status.js';
+import { ENDING_SIGNALS, exitStatusOf } from './exit-status.js';
 import type { EndingSignal } from './exit-status.js';
 
 /**
@@ -73,9 +73,7 @@ export class SpawnedProgram {
       // Somebody else has waited for it: how it ended is not known.
       return (this.#status = {});
     }
-    const [status = 0, minorFaults = 0, majorFaults = 0, maxRssBytes = 0, user = 0, system = 0] = figures;
-    const usage = { minorFaults, majorFaults, maxRssBytes, userMicroseconds: user, systemMicroseconds: system };
-    return (this.#status = { ...decodeStatus(status), ...usage });
+    return (this.#status = exitStatusOf(figures));
   }
 
   async #watch(): Promise<ExitStatus> {

@@ -21,7 +21,7 @@ import { errnoName, native } from '../native.js';
 import { readMeminfo } from '../proc/meminfo.js';
 import { errnoCode } from '../proc/read.js';
 import { readSysctl } from '../proc/sysctl.js';
-import { requireInteger } from '../schema/arguments.js';
+import { requireSwapPages } from '../schema/arguments.js';
 import { formatBytes } from '../schema/units.js';
 import { plannedChanges } from './limited-cgroup.js';
 import type { CgroupPlan } from './limited-cgroup.js';
@@ -205,9 +205,6 @@ export interface PlannedChanges {
 
 const REPORT_BYTES = 16;
 
-/** As long as it takes to make the file, everybody waits. */
-const MAX_SWAP_PAGES = 2 ** 18;
-
 export class SystemChanges {
   readonly #steps: readonly RestoreStep[];
   readonly #pid: number;
@@ -335,7 +332,7 @@ export class SystemChanges {
     const step = this.#steps.find(({ action }) => action === 'swapoff');
     if (!step) throw new TypeError('a swap file was not planned');
     if (this.#restored) throw new TypeError('the settings have been put back');
-    requireInteger('pages', pages, 10, MAX_SWAP_PAGES);
+    requireSwapPages(pages);
     turnSwapOn(step.path, pages);
   }
 

@@ -1,26 +1,19 @@
 /** What does advice to the kernel change about a fork: what is charged, what the child has, and what its writes cost? */
-import { check } from '../machine/compare.js';
 import type { Process, Region } from '../machine/machine.js';
-import { MAX_SWAP_PAGES, whyNoExactSwap } from '../machine/swap.js';
+import { whyNoExactSwap } from '../machine/swap.js';
+import { MAX_SWAP_PAGES } from '../schema/arguments.js';
 import type { Figure } from '../schema/figure.js';
 import type { HostFacts } from '../schema/facts.js';
-import type { Check, Findings, NamedFigure } from '../schema/result.js';
+import type { Check, Findings } from '../schema/result.js';
 import type { Observation } from '../schema/step.js';
 import { formatBytes } from '../schema/units.js';
 import { defineExperiment, requireWholePages } from './define.js';
 import type { ParamsOf, RunContext } from './define.js';
+import { Measures } from './measures.js';
 import { checkMergedByHand, describeMerging, mergeAlike } from './merging.js';
 import { checkPagedOutByHand, describePaging, pageOutAndFork, swapPagesFor } from './paging-out.js';
 import { rawRows } from './raw-rows.js';
-import {
-  chargedPages,
-  difference,
-  findFigure,
-  formatFigure,
-  formatKb,
-  presentPages,
-  sumOfTree,
-} from './tree-figures.js';
+import { chargedPages, difference, formatFigure, formatKb, presentPages, sumOfTree } from './tree-figures.js';
 
 const params = {
   size: { type: 'size', default: 16 * 2 ** 20, min: 4096, max: 2 ** 44, describe: 'written data of the parent' },
@@ -47,20 +40,15 @@ function kindsFor({ hasKsm }: HostFacts): Kind[] {
   return hasKsm === false ? kinds.filter((kind) => kind !== 'mergeable') : kinds;
 }
 
-/** Names of figures, and their units. */
-const WHAT = {
+const MEASURES = new Measures({
   charged: ['charged by the fork', 'pages'],
   has: ['pages of the child at the fork', 'pages'],
   populated: ['faults of populating', 'faults'],
   faults: ['faults of writing', 'faults'],
   taken: ['taken by the writes of the child', 'kB'],
-} as const;
-type Measured = Record<keyof typeof WHAT, Figure>;
-const MEASURES = Object.keys(WHAT) as (keyof typeof WHAT)[];
-
-function nameOf(kind: Kind, what: keyof typeof WHAT): string {
-  return `${ADVICE[kind].title}: ${WHAT[what][0]}`;
-}
+});
+type Key = (typeof MEASURES.keys)[number];
+type Measured = Record<Key, Figure>;
 
 /** The child writes everything, if it has it. */
 async function childWrites(child: Process, kind: Kind, region: Region): Promise<{ populated: Figure; faults: Figure }> {
@@ -117,10 +105,7 @@ function joined(first: Findings, second: Findings): Findings {
 function findingsOf(context: Context, all: readonly [Kind, Measured][]): Findings {
   return {
     figures: all.flatMap(([kind, measured]) =>
-      MEASURES.map((what): NamedFigure => {
-        const headline = !ADVICE[kind].child && (what === 'charged' || what === 'taken');
-        return { name: nameOf(kind, what), unit: WHAT[what][1], value: measured[what], headline };
-      }),
+      MEASURES.named(ADVICE[kind].title, measured, ADVICE[kind].child ? [] : ['charged', 'taken']),
     ),
     tables: [
       {
@@ -170,7 +155,7 @@ function ksmSentence(findings: Findings, merged: boolean, hasKsm: boolean | unde
 }
 
 /** What one can say beforehand, for so many pages. */
-function expectedByHand(pages: number, pageKb: number): Record<Kind, Record<keyof typeof WHAT, number>> {
+function expectedByHand(pages: number, pageKb: number): Record<Kind, Record<Key, number>> {
   const copied = { charged: pages, has: pages, populated: 0, faults: pages, taken: pages * pageKb };
   return {
     none: copied,
@@ -188,13 +173,8 @@ function expectedByHand(pages: number, pageKb: number): Record<Kind, Record<keyo
 function checkByHand(findings: Findings, { size }: Params, facts: HostFacts): Check[] {
   const expected = expectedByHand(size / facts.pageSizeBytes, facts.pageSizeBytes / 1024);
   const known = kindsFor(facts).filter((kind) => kind !== 'mergeable' || !facts.ksmRuns);
-  return known.flatMap((kind) =>
-    MEASURES.map((what) => {
-      const name = nameOf(kind, what);
-      // Of a page that two map each has half, which is a whole kB: these sums of Pss lose nothing to rounding.
-      return check(`${name}, by hand`, WHAT[what][1], 'anchor', expected[kind][what], findFigure(findings, name));
-    }),
-  );
+  // Of a page that two map each has half, which is a whole kB: these sums of Pss lose nothing to rounding.
+  return known.flatMap((kind) => MEASURES.checkByHand(ADVICE[kind].title, expected[kind], findings));
 }
 
 export const advice = defineExperiment({

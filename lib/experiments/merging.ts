@@ -1,25 +1,22 @@
 /** What ksmd saves where a child and its parent have written the same after the fork, and what the next write costs. */
-import { check } from '../machine/compare.js';
 import type { Machine } from '../machine/machine.js';
 import type { Figure } from '../schema/figure.js';
 import type { HostFacts } from '../schema/facts.js';
-import type { Check, Findings, NamedFigure } from '../schema/result.js';
+import type { Check, Findings } from '../schema/result.js';
 import type { Observation } from '../schema/step.js';
+import { Measures } from './measures.js';
 import { findFigure, formatFigure, formatKb, sumOfTree } from './tree-figures.js';
 
-const WHAT = {
+const MEASURES = new Measures({
   before: ['sum of Pss before merging', 'kB'],
   after: ['sum of Pss after it', 'kB'],
   readFaults: ['faults of reading merged pages', 'faults'],
   writeFaults: ['faults of writing them', 'faults'],
   written: ['sum of Pss when the child has written again', 'kB'],
-} as const;
-type Measured = Record<keyof typeof WHAT, Figure>;
-const MEASURES = Object.keys(WHAT) as (keyof typeof WHAT)[];
-
-function nameOf(what: keyof typeof WHAT): string {
-  return `merging: ${WHAT[what][0]}`;
-}
+});
+type Key = (typeof MEASURES.keys)[number];
+type Measured = Record<Key, Figure>;
+const OF = 'merging';
 
 interface Context {
   machine: Machine;
@@ -51,14 +48,8 @@ export async function mergeAlike({ machine, params, progress }: Context): Promis
 }
 
 function findingsOf(measured: Measured): Findings {
-  const headlines: readonly (keyof typeof WHAT)[] = ['before', 'after', 'writeFaults'];
   return {
-    figures: MEASURES.map((what): NamedFigure => ({
-      name: nameOf(what),
-      unit: WHAT[what][1],
-      value: measured[what],
-      headline: headlines.includes(what),
-    })),
+    figures: MEASURES.named(OF, measured, ['before', 'after', 'writeFaults']),
     tables: [
       {
         title: 'Merging what both have written alike',
@@ -91,22 +82,19 @@ function pssKb(pages: number, mappings: number, { pageSizeBytes }: HostFacts): n
 /** Parent and child have `pages` each; all are merged into one, if there is more than one. */
 export function checkMergedByHand(findings: Findings, pages: number, facts: HostFacts): Check[] {
   const pageKb = facts.pageSizeBytes / 1024;
-  const expected: Record<keyof typeof WHAT, number> = {
+  const expected: Record<Key, number> = {
     before: 2 * pages * pageKb,
     after: 2 * pssKb(pages, 2 * pages, facts),
     readFaults: 0,
     writeFaults: pages,
     written: pages * pageKb + pssKb(pages, pages, facts),
   };
-  return MEASURES.map((what) => {
-    const name = nameOf(what);
-    return check(`${name}, by hand`, WHAT[what][1], 'anchor', expected[what], findFigure(findings, name));
-  });
+  return MEASURES.checkByHand(OF, expected, findings);
 }
 
 export function describeMerging(findings: Findings): string {
-  const show = (what: 'before' | 'after'): string => formatKb(findFigure(findings, nameOf(what)));
-  const faults = formatFigure(findFigure(findings, nameOf('writeFaults')));
+  const show = (what: 'before' | 'after'): string => formatKb(findFigure(findings, MEASURES.nameOf(OF, what)));
+  const faults = formatFigure(findFigure(findings, MEASURES.nameOf(OF, 'writeFaults')));
   return (
     `MERGEABLE saves where both write the same after the fork and ksmd runs: ${show('before')} became ${show('after')}. ` +
     `The next write to a merged page copies it again (${faults} faults).`

@@ -1,13 +1,13 @@
 /** What a fork makes of memory that is in swap: it is charged and shared as other memory is, and reading it is a fault. */
-import { check } from '../machine/compare.js';
 import type { Machine } from '../machine/machine.js';
 import type { Figure } from '../schema/figure.js';
 import type { HostFacts } from '../schema/facts.js';
-import type { Check, Findings, NamedFigure } from '../schema/result.js';
+import type { Check, Findings } from '../schema/result.js';
 import type { Observation } from '../schema/step.js';
+import { Measures } from './measures.js';
 import { chargedPages, difference, findFigure, formatFigure, formatKb, sumOfTree } from './tree-figures.js';
 
-const WHAT = {
+const MEASURES = new Measures({
   charged: ['charged by the fork', 'pages'],
   pss: ['sum of Pss after the fork', 'kB'],
   swap: ['sum of Swap after the fork', 'kB'],
@@ -15,13 +15,10 @@ const WHAT = {
   readFaults: ['faults of reading all in the child', 'faults'],
   writeFaults: ['faults of writing it then', 'faults'],
   both: ['sum of Pss when the parent has read it too', 'kB'],
-} as const;
-type Measured = Record<keyof typeof WHAT, Figure>;
-const MEASURES = Object.keys(WHAT) as (keyof typeof WHAT)[];
-
-function nameOf(what: keyof typeof WHAT): string {
-  return `swap: ${WHAT[what][0]}`;
-}
+});
+type Key = (typeof MEASURES.keys)[number];
+type Measured = Record<Key, Figure>;
+const OF = 'swap';
 
 interface Context {
   machine: Machine;
@@ -63,14 +60,8 @@ export async function pageOutAndFork({ machine, params, progress }: Context): Pr
 }
 
 function findingsOf(measured: Measured): Findings {
-  const headlines: readonly (keyof typeof WHAT)[] = ['swap', 'swapPss', 'readFaults'];
   return {
-    figures: MEASURES.map((what): NamedFigure => ({
-      name: nameOf(what),
-      unit: WHAT[what][1],
-      value: measured[what],
-      headline: headlines.includes(what),
-    })),
+    figures: MEASURES.named(OF, measured, ['swap', 'swapPss', 'readFaults']),
     tables: [
       {
         title: 'A fork of memory that is in swap',
@@ -100,7 +91,7 @@ function findingsOf(measured: Measured): Findings {
 /** The child brings all of `pages` back by reading; but the parent still has them in swap, so that each write copies. */
 export function checkPagedOutByHand(findings: Findings, pages: number, facts: HostFacts): Check[] {
   const allKb = pages * (facts.pageSizeBytes / 1024);
-  const expected: Record<keyof typeof WHAT, number> = {
+  const expected: Record<Key, number> = {
     charged: pages,
     pss: 0,
     swap: 2 * allKb,
@@ -110,15 +101,12 @@ export function checkPagedOutByHand(findings: Findings, pages: number, facts: Ho
     writeFaults: pages,
     both: 2 * allKb,
   };
-  return MEASURES.map((what) => {
-    const name = nameOf(what);
-    return check(`${name}, by hand`, WHAT[what][1], 'anchor', expected[what], findFigure(findings, name));
-  });
+  return MEASURES.checkByHand(OF, expected, findings);
 }
 
 export function describePaging(findings: Findings): string {
-  const show = (what: 'swap' | 'swapPss'): string => formatKb(findFigure(findings, nameOf(what)));
-  const faults = formatFigure(findFigure(findings, nameOf('writeFaults')));
+  const show = (what: 'swap' | 'swapPss'): string => formatKb(findFigure(findings, MEASURES.nameOf(OF, what)));
+  const faults = formatFigure(findFigure(findings, MEASURES.nameOf(OF, 'writeFaults')));
   return (
     `What is in swap is shared by a fork too: the sum of Swap is ${show('swap')}, and ${show('swapPss')} are taken. ` +
     `A page that the child reads and then writes is copied (${faults} faults), since the parent has it in swap.`

@@ -1,10 +1,8 @@
 /** Checks of what a program does with swap: what the model knows of it. */
 import { FeatureUnavailableError } from '../errors.js';
 import type { HostFacts } from '../schema/facts.js';
-import { requireInteger } from '../schema/arguments.js';
+import { requireSwapPages } from '../schema/arguments.js';
 import type { StepOf } from '../schema/step.js';
-
-export const MAX_SWAP_PAGES = 2 ** 18;
 
 /** What a program has done with swap so far. */
 export class SwapProgress {
@@ -18,7 +16,7 @@ export class SwapProgress {
 
   /** @throws TypeError, RangeError; FeatureUnavailableError where the rules have not been tried. */
   requireMayAdd(pages: number, facts: HostFacts): void {
-    requireInteger('pages', pages, 10, MAX_SWAP_PAGES);
+    requireSwapPages(pages);
     if (this.#roomPages !== undefined) throw new TypeError('swap has been added already');
     const why = whyNoExactSwap(facts);
     if (why) throw why;

@@ -52,6 +52,14 @@ export function requireObject(name: string, value: unknown): object {
 /** The most pages a region may have: 2^34 pages of 4 KiB are 64 TiB, half of what a process can address. */
 export const MAX_REGION_PAGES = 2 ** 34;
 
+/** As long as it takes to make the file, everybody waits. */
+export const MAX_SWAP_PAGES = 2 ** 18;
+
+/** The pages of a swap file: the kernel refuses one of fewer than ten [mm/swapfile.c: read_swap_header]. */
+export function requireSwapPages(pages: unknown): number {
+  return requireInteger('pages', pages, 10, MAX_SWAP_PAGES);
+}
+
 /**
  * A length given in bytes under `name`, or in pages: in pages.
  * @throws TypeError for both or neither; RangeError for what is no positive number of whole pages.

@@ -1,16 +1,16 @@
 /** Regions of hugetlb pages on the kernel: the anchors, and random programs beside the model. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../lib/errors.js';
-import { compareTraces, describeCheck } from '../../lib/machine/compare.js';
+import { FeatureUnavailableError } from '../../lib/errors.js';
 import type { Machine, Region } from '../../lib/machine/machine.js';
 import { kernelRules } from '../../lib/machine/model/kernel-rules.js';
 import { hugetlbMutations } from '../../lib/machine/model/mutation.js';
-import { openMachine, replayOnModel } from '../../lib/machine/open.js';
+import { openMachine } from '../../lib/machine/open.js';
 import type { HostFacts } from '../../lib/schema/facts.js';
 import type { Trace } from '../../lib/schema/step.js';
 import { hugetlbAnchors, NoPoolError } from '../hugetlb-anchors.js';
 import { whyNoHugetlb } from '../hugetlb-pool.js';
+import { describeMismatches, showSteps, tolerate } from './property.js';
 
 const HUGE = 512;
 const POOL = 12;
@@ -62,13 +62,6 @@ const programs = fc.array(
   { minLength: 30, maxLength: 50 },
 );
 
-/** Refusals and deaths are outcomes, which are compared. */
-async function tolerate(step: Promise<unknown>): Promise<void> {
-  await step.catch((error: unknown) => {
-    if (!(error instanceof SystemError) && !(error instanceof ProcessEndedError)) throw error;
-  });
-}
-
 async function takeStep(machine: Machine, { act, who, what, huge, flags }: AbstractStep): Promise<void> {
   // All others end with the root, which therefore has no memory that could fail it.
   const living = machine.processes.filter((process) => process.alive && process !== machine.root);
@@ -111,11 +104,6 @@ async function runOnKernel(steps: readonly AbstractStep[]): Promise<Run | undefi
   }
 }
 
-async function mismatchesOf({ trace, facts }: Run, mutation?: (typeof hugetlbMutations)[number]) {
-  const replayed = await replayOnModel(trace, facts, mutation ? { mutation } : {});
-  return compareTraces(replayed, trace).filter(({ pass }) => pass === false);
-}
-
 describe('random programs', () => {
   const runs: Run[] = [];
 
@@ -128,9 +116,8 @@ describe('random programs', () => {
         const run = await runOnKernel(steps);
         if (!run) return skip('memory is too scattered for a pool');
         runs.push(run);
-        const mismatches = (await mismatchesOf(run)).map(describeCheck).slice(0, 8);
-        const list = run.trace.map(({ step }, index) => `${String(index + 1)} ${JSON.stringify(step)}`);
-        expect(mismatches, list.filter((line) => !line.includes('observe')).join('\n')).toEqual([]);
+        const mismatches = (await describeMismatches(run)).slice(0, 8);
+        expect(mismatches, showSteps(run.trace)).toEqual([]);
       }
       const text = JSON.stringify(runs);
       expect(text.split('"signal":"SIGBUS"').length, 'deaths by SIGBUS').toBeGreaterThan(PROGRAMS / 10);
@@ -148,7 +135,7 @@ describe('random programs', () => {
       if (mutation === 'hugetlb-owes-nothing' && !kernelRules(first.facts).owesReservations) {
         skip('this kernel owes none');
       }
-      for (const run of runs) if ((await mismatchesOf(run, mutation)).length > 0) return;
+      for (const run of runs) if ((await describeMismatches(run, mutation)).length > 0) return;
       expect.unreachable(`no program noticed the wrong rule ${mutation}`);
     },
   );

@@ -1,17 +1,16 @@
 /** Pages that KSM has merged, on the kernel: the anchors, and random programs beside the model. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../lib/errors.js';
-import { compareTraces, describeCheck } from '../../lib/machine/compare.js';
+import { FeatureUnavailableError } from '../../lib/errors.js';
 import type { Machine, Region } from '../../lib/machine/machine.js';
 import { mergeMutations } from '../../lib/machine/model/mutation.js';
-import type { Mutation } from '../../lib/machine/model/mutation.js';
 import { openMachine, replayOnModel } from '../../lib/machine/open.js';
 import { bounds } from '../../lib/schema/figure.js';
 import type { HostFacts } from '../../lib/schema/facts.js';
 import type { Trace } from '../../lib/schema/step.js';
 import { mergeAnchors } from '../ksm-merge-anchors.js';
 import { whyNoKsmd } from '../ksm-settings.js';
+import { describeMismatches, showSteps, tolerate as tolerateAlso } from './property.js';
 
 const SEED = Number(process.env['COWLAB_SEED'] ?? 5);
 const PROGRAMS = Number(process.env['COWLAB_PROGRAMS'] ?? 100);
@@ -23,7 +22,7 @@ test.for(mergeAnchors)('on the kernel: $name', async ({ run }, { skip }) => {
   try {
     await run(machine);
     expect(machine.disturbances()).toEqual([]);
-    expect(await mismatchesOf({ trace: machine.trace, facts: machine.facts })).toEqual([]);
+    expect(await describeMismatches({ trace: machine.trace, facts: machine.facts })).toEqual([]);
   } finally {
     await machine.close();
   }
@@ -41,13 +40,6 @@ test('without leave nothing is merged', async () => {
 interface Run {
   trace: Trace;
   facts: HostFacts;
-}
-
-async function mismatchesOf({ trace, facts }: Run, mutation?: Mutation): Promise<string[]> {
-  const replayed = await replayOnModel(trace, facts, mutation ? { mutation } : {});
-  return compareTraces(replayed, trace)
-    .filter(({ pass }) => pass === false)
-    .map(describeCheck);
 }
 
 /** Numbers choose among the processes and regions that there are. */
@@ -96,13 +88,8 @@ const programs = fc.array(
   { minLength: 25, maxLength: 40 },
 );
 
-/** Refusals and deaths are outcomes, which are compared; what is not there any more is refused before. */
-async function tolerate(step: Promise<unknown>): Promise<void> {
-  await step.catch((error: unknown) => {
-    const expected = [SystemError, ProcessEndedError, RangeError].some((kind) => error instanceof kind);
-    if (!expected) throw error;
-  });
-}
+/** What is not there any more is refused before. */
+const tolerate = (step: Promise<unknown>): Promise<void> => tolerateAlso(step, [RangeError]);
 
 async function takeStep(machine: Machine, { act, who, what, first, pages, kind }: AbstractStep): Promise<void> {
   if (act === 'merge') return machine.mergePages();
@@ -155,9 +142,7 @@ describe('random programs', () => {
       for (const steps of fc.sample(programs, { seed: SEED, numRuns: PROGRAMS })) {
         const run = await runOnKernel(steps);
         runs.push(run);
-        const list = run.trace.map(({ step }, index) => `${String(index + 1)} ${JSON.stringify(step)}`);
-        const told = list.filter((line) => !line.includes('observe')).join('\n');
-        expect((await mismatchesOf(run)).slice(0, 8), told).toEqual([]);
+        expect((await describeMismatches(run)).slice(0, 8), showSteps(run.trace)).toEqual([]);
       }
       const merges = runs.flatMap(({ trace }) => trace.map(({ outcome }) => outcome.merged));
       const some = merges.filter((merged) => bounds(merged?.sharingPages ?? 0).min > 10);
@@ -171,7 +156,7 @@ describe('random programs', () => {
 
   test.for(mergeMutations)('notice the wrong rule %s', async (mutation, { skip }) => {
     if (runs.length === 0) skip(why ?? 'there are no programs');
-    for (const run of runs) if ((await mismatchesOf(run, mutation)).length > 0) return;
+    for (const run of runs) if ((await describeMismatches(run, mutation)).length > 0) return;
     expect.unreachable(`no program noticed the wrong rule ${mutation}`);
   });
 });

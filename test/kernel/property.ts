@@ -1,7 +1,9 @@
 /** One random program on the kernel and on the model, every figure compared. */
-import { compareTraces } from '../../lib/machine/compare.js';
+import { ProcessEndedError, SystemError } from '../../lib/errors.js';
+import { compareTraces, describeCheck } from '../../lib/machine/compare.js';
 import { openMachine, replayOnModel } from '../../lib/machine/open.js';
 import type { ModelOptions } from '../../lib/machine/model/backend.js';
+import type { Mutation } from '../../lib/machine/model/mutation.js';
 import type { HostFacts } from '../../lib/schema/facts.js';
 import type { Check } from '../../lib/schema/result.js';
 import type { Trace } from '../../lib/schema/step.js';
@@ -36,6 +38,28 @@ export async function runOnKernel(
 export async function mismatchesOf({ trace, facts }: Pick<Comparison, 'trace' | 'facts'>, options?: ModelOptions) {
   const checks = compareTraces(await replayOnModel(trace, facts, options), trace);
   return checks.filter(({ pass }) => pass === false);
+}
+
+/** The same in words. @param mutation A wrong rule that the model is to believe in. */
+export async function describeMismatches(
+  run: Pick<Comparison, 'trace' | 'facts'>,
+  mutation?: Mutation,
+): Promise<string[]> {
+  return (await mismatchesOf(run, mutation ? { mutation } : {})).map(describeCheck);
+}
+
+/** What a program did, a line each, without its observations. */
+export function showSteps(trace: Trace): string {
+  const lines = trace.map(({ step }, index) => `${String(index + 1)} ${JSON.stringify(step)}`);
+  return lines.filter((line) => !line.includes('observe')).join('\n');
+}
+
+/** Refusals and deaths are outcomes, which are compared. @param also What may be thrown besides, before the kernel is asked. */
+export async function tolerate(step: Promise<unknown>, also: readonly ErrorConstructor[] = []): Promise<void> {
+  await step.catch((error: unknown) => {
+    const expected = [SystemError, ProcessEndedError, ...also].some((kind) => error instanceof kind);
+    if (!expected) throw error;
+  });
 }
 
 export async function compareWithModel(steps: readonly AbstractStep[], hugePages = false): Promise<Comparison> {

@@ -1,15 +1,15 @@
 /** Pages in swap on the kernel: the anchors, and random programs beside the model. */
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { FeatureUnavailableError, ProcessEndedError, SystemError } from '../../lib/errors.js';
-import { compareTraces, describeCheck } from '../../lib/machine/compare.js';
+import { FeatureUnavailableError } from '../../lib/errors.js';
 import type { Machine, Region } from '../../lib/machine/machine.js';
 import { swapMutations } from '../../lib/machine/model/mutation.js';
-import { openMachine, replayOnModel } from '../../lib/machine/open.js';
+import { openMachine } from '../../lib/machine/open.js';
 import type { HostFacts } from '../../lib/schema/facts.js';
 import type { Trace } from '../../lib/schema/step.js';
 import { swapAnchors } from '../swap-anchors.js';
 import { whyNoExactSwap } from '../swap.js';
+import { describeMismatches, showSteps, tolerate } from './property.js';
 
 const SWAP_PAGES = 8192;
 const SEED = Number(process.env['COWLAB_SEED'] ?? 13);
@@ -49,7 +49,7 @@ test('without swap pageout leaves anonymous memory as it is, as the model says',
     await machine.root.write(region);
     await machine.root.advise(region, 'pageout');
     await machine.observe('after it');
-    expect(await mismatchesOf({ trace: machine.trace, facts: machine.facts })).toEqual([]);
+    expect(await describeMismatches({ trace: machine.trace, facts: machine.facts })).toEqual([]);
   } finally {
     await machine.close();
   }
@@ -81,13 +81,6 @@ const programs = fc.array(
   }),
   { minLength: 40, maxLength: 70 },
 );
-
-/** Refusals and deaths are outcomes, which are compared. */
-async function tolerate(step: Promise<unknown>): Promise<void> {
-  await step.catch((error: unknown) => {
-    if (!(error instanceof SystemError) && !(error instanceof ProcessEndedError)) throw error;
-  });
-}
 
 async function takeStep(machine: Machine, { act, who, what, first, pages, flags }: AbstractStep): Promise<void> {
   // All others end with the root, which therefore has no memory that could fail it.
@@ -140,16 +133,6 @@ async function runOnKernel(steps: readonly AbstractStep[]): Promise<Run> {
   }
 }
 
-async function mismatchesOf(
-  { trace, facts }: Pick<Run, 'trace' | 'facts'>,
-  mutation?: (typeof swapMutations)[number],
-): Promise<string[]> {
-  const replayed = await replayOnModel(trace, facts, mutation ? { mutation } : {});
-  return compareTraces(replayed, trace)
-    .filter(({ pass }) => pass === false)
-    .map(describeCheck);
-}
-
 describe('random programs', () => {
   const quiet: Run[] = [];
 
@@ -162,9 +145,8 @@ describe('random programs', () => {
         const run = await runOnKernel(steps);
         if (run.disturbed.length > 0) continue;
         quiet.push(run);
-        const mismatches = (await mismatchesOf(run)).slice(0, 8);
-        const list = run.trace.map(({ step }, index) => `${String(index + 1)} ${JSON.stringify(step)}`);
-        expect(mismatches, list.filter((line) => !line.includes('observe')).join('\n')).toEqual([]);
+        const mismatches = (await describeMismatches(run)).slice(0, 8);
+        expect(mismatches, showSteps(run.trace)).toEqual([]);
       }
       expect(quiet.length).toBeGreaterThan(PROGRAMS / 2);
       const pagesShared = JSON.stringify(quiet).split('"swapped"').length;
@@ -174,7 +156,7 @@ describe('random programs', () => {
 
   test.for(swapMutations)('notice the wrong rule %s', async (mutation, { skip }) => {
     if (quiet.length === 0) skip(why ?? 'there are no programs');
-    for (const run of quiet) if ((await mismatchesOf(run, mutation)).length > 0) return;
+    for (const run of quiet) if ((await describeMismatches(run, mutation)).length > 0) return;
     expect.unreachable(`no program noticed the wrong rule ${mutation}`);
   });
 });

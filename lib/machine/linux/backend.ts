@@ -289,14 +289,13 @@ export class LinuxBackend implements Backend {
   async #pageOut(process: ForkedProcess, region: ForkedRegion, { first, pages }: PageRun): Promise<Outcome> {
     const { address } = process.placement(region);
     const range = { address: address + BigInt(first * this.facts.pageSizeBytes), pages };
-    const { exclusive } = countPages(process.pid, range, { checkHuge: false });
-    this.#pagedOut += exclusive;
-    let outcome = this.#measured(await process.advise(region, 'pageout', { first, pages }));
+    const mayGo = (): number => countPages(process.pid, range, { checkHuge: false }).exclusive;
+    this.#pagedOut += mayGo();
     const deadline = performance.now() + WRITEBACK_PATIENCE_MS;
-    while (countPages(process.pid, range, { checkHuge: false }).exclusive > 0 && performance.now() < deadline) {
-      outcome = this.#measured(await process.advise(region, 'pageout', { first, pages }));
+    for (;;) {
+      const outcome = this.#measured(await process.advise(region, 'pageout', { first, pages }));
+      if (mayGo() === 0 || performance.now() >= deadline) return outcome;
     }
-    return outcome;
   }
 
   async #fork(step: StepOf<'fork'>): Promise<Outcome> {

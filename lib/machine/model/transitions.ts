@@ -71,9 +71,8 @@ export function writePrivate(draft: Draft, mapping: MappingKind, mutation?: Muta
 }
 
 function holders(draft: Draft, frame: number, mutation: Mutation | undefined): number {
-  const swapped = draft.swapCount(frame);
   if (mutation === 'swap-entries-hold-nothing') return Math.max(1, draft.mapCount(frame));
-  return draft.mapCount(frame) + swapped;
+  return draft.mapCount(frame) + draft.swapCount(frame);
 }
 
 /**
