@@ -92,7 +92,7 @@ export class ForeignProgram {
   /** Ends the program and all that descends from it, and waits for that. May be called again. */
   async close(): Promise<void> {
     this.#input.end();
-    // Tells the keeper to kill them all. Were it killed itself, nobody would.
+    // Tells the keeper to end them all. Were it killed itself, nobody would.
     this.#keeper.kill('SIGHUP');
     await this.ended;
     for (const stream of this.#keeper.stdio) stream?.destroy();
@@ -121,7 +121,7 @@ export class ForeignProgram {
 
 /**
  * Starts a program in a session of its own. When it ends, when it is closed, and when Node ends, however that happens,
- * every process that descends from it is killed.
+ * every process that descends from it is asked to end (SIGTERM), and killed if it has not after two seconds.
  * @param file Looked up in PATH unless it has a slash.
  * @throws SystemError from posix_spawn. A program that is not there ends with code 127, and says so.
  */

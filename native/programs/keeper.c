@@ -1,8 +1,12 @@
 /**
  * Runs a program of others, and leaves nothing of it: `cowlab-keeper PPID PROGRAM ARG...`. When the
  * program has ended, or whoever started the keeper is gone, every process that descends from it is
- * killed, whatever it has done to get away (setsid, a double fork): the keeper is the subreaper, to
+ * ended, whatever it has done to get away (setsid, a double fork): the keeper is the subreaper, to
  * which orphans come. It ends as the program did.
+ *
+ * They are asked by SIGTERM first, and killed when they take too long: a killed process can put
+ * nothing away. Python's resource tracker, which ignores SIGTERM, unlinks the semaphores of its
+ * program when all others who knew them are gone.
  *
  * If the keeper itself is killed by SIGKILL, the kernel kills the program (PDEATHSIG), and not what
  * the program has started: nobody is left who could.
@@ -17,7 +21,13 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+/** How long what descends from the program may take to end once it has been asked to. */
+enum { GRACE_MS = 2000 };
+/** include/linux/threads.h: PID_MAX_LIMIT. */
+enum { MOST_PIDS = 4 * 1024 * 1024 };
 
 /** The parent of a process by /proc/PID/stat, which is there on every kernel; -1 if it has ended.
  */
@@ -37,24 +47,57 @@ static pid_t parent_of(const char *pid) {
   return parent;
 }
 
-static void kill_children(void) {
+/** Sends a signal to our children; SIGTERM only once to each, whose handler may be at work. */
+static void signal_children(int signal_number) {
+  static bool told[MOST_PIDS];
   DIR *proc = opendir("/proc");
   if (proc == NULL) return;
   const pid_t self = getpid();
   for (const struct dirent *entry = readdir(proc); entry != NULL; entry = readdir(proc)) {
     if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
     // Its pid cannot be another's: until we have waited for it, it is at least a zombie of ours.
-    if (parent_of(entry->d_name) == self) kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
+    if (parent_of(entry->d_name) != self) continue;
+    const long pid = strtol(entry->d_name, NULL, 10);
+    if (signal_number == SIGTERM && told[pid]) continue;
+    told[pid] = true;
+    kill((pid_t)pid, signal_number);
   }
   closedir(proc);
 }
 
-/** The children of those who are killed come to us, and are killed in turn, until there are none.
- */
-static void kill_descendants(void) {
+static long long now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/** Waits for those that have ended. False if there are no children any more. */
+static bool reap(pid_t program, int *status, bool *program_ended) {
   for (;;) {
-    kill_children();
-    if (waitpid(-1, NULL, 0) < 0 && errno == ECHILD) return;
+    int how = 0;
+    const pid_t ended = waitpid(-1, &how, WNOHANG);
+    if (ended == 0) return true;
+    if (ended < 0) return errno != ECHILD;
+    if (ended != program) continue;
+    *status = how;
+    *program_ended = true;
+  }
+}
+
+/** The children of those who end come to us, and are ended in turn, until there are none. */
+static void end_descendants(pid_t program, int *status) {
+  sigset_t of_children;
+  sigemptyset(&of_children);
+  sigaddset(&of_children, SIGCHLD);
+  const long long deadline = now_ms() + GRACE_MS;
+  bool program_ended = false;
+  while (reap(program, status, &program_ended)) {
+    const long long left = deadline - now_ms();
+    signal_children(left > 0 ? SIGTERM : SIGKILL);
+    // SIGCHLD is blocked: one that ends before this waits here.
+    const long long wait = left > 0 ? left : GRACE_MS;
+    const struct timespec timeout = {wait / 1000, wait % 1000 * 1000000};
+    sigtimedwait(&of_children, NULL, &timeout);
   }
 }
 
@@ -103,26 +146,18 @@ int main(int argc, char **argv) {
     return 1;
   }
   if (program == 0) run(argv + 2, &before);
-  int status = SIGKILL;  // what it comes to when we end it
-  for (;;) {
+  int status = 0;
+  for (bool over = false; !over;) {
     int received = 0;
     if (sigwait(&ours, &received) != 0) continue;
     // SIGHUP is our own starter's way to say that it is enough.
     if (getppid() != starter || received == SIGHUP) break;
-    if (received != SIGCHLD) {
+    if (received == SIGCHLD) {
+      reap(program, &status, &over);
+    } else {
       kill(program, received);
-      continue;
     }
-    pid_t ended = 0;
-    int how = 0;
-    bool over = false;
-    while ((ended = waitpid(-1, &how, WNOHANG)) > 0) {
-      if (ended != program) continue;
-      status = how;
-      over = true;
-    }
-    if (over) break;
   }
-  kill_descendants();
+  end_descendants(program, &status);
   return end_as(status);
 }

@@ -10,9 +10,11 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { findPython, startProgram } from '../../lib/api/foreign-program.js';
 import type { ForeignProgram } from '../../lib/api/foreign-program.js';
 import { fork } from '../../lib/api/forked-process.js';
+import { pythonOrWhyNot } from '../../lib/experiments/cpython.js';
 import { descendantsOf, readProcessTree, readTreeMemory } from '../../lib/proc/process-tree.js';
 import { readSmapsRollup } from '../../lib/proc/smaps.js';
 
+const python = pythonOrWhyNot();
 const programs: ForeignProgram[] = [];
 
 function start(file: string, args: string[] = []): ForeignProgram {
@@ -85,7 +87,52 @@ describe('a program of others', () => {
     await program.close();
     await ended(pids);
     await program.close();
-    expect(await program.ended).toMatchObject({ signal: 'SIGKILL' });
+    expect(await program.ended).toMatchObject({ signal: 'SIGTERM' });
+  });
+
+  test('is asked once to end, and killed when it does not', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'cowlab-test-'));
+    try {
+      // Its children end at once when they are asked, each of which has the keeper look whom it has to ask.
+      const script = `trap 'echo asked >> ${folder}/log' TERM
+        for i in 1 2 3; do sleep 1000 & done; echo $!
+        while :; do wait; sleep 0.05; done`;
+      const program = start('sh', ['-c', script]);
+      const pid = Number(await program.line());
+      await program.close();
+      expect(await program.ended).toMatchObject({ signal: 'SIGKILL' });
+      expect(readFileSync(join(folder, 'log'), 'utf8')).toBe('asked\n');
+      await ended([pid]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  test.skipIf(typeof python === 'string')('leaves no name of its semaphores, however Python ends', async () => {
+    if (typeof python === 'string') expect.unreachable();
+    const script = `
+import multiprocessing, os, sys
+locks = [multiprocessing.get_context('spawn').Lock() for _ in range(8)]
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+os._exit(3)`;
+    const before = readdirSync('/dev/shm');
+    const made = () => readdirSync('/dev/shm').filter((name) => !before.includes(name));
+    const ways: ((program: ForeignProgram, pid: number) => void)[] = [
+      (program) => void program.close(),
+      (program) => {
+        program.send('end');
+      },
+      (_, pid) => process.kill(pid, 'SIGKILL'),
+    ];
+    for (const end of ways) {
+      const program = start(python.executable, ['-c', script]);
+      const pid = Number(await program.line());
+      expect(made()).toHaveLength(8);
+      end(program, pid);
+      await program.ended;
+      expect(made()).toEqual([]);
+    }
   });
 
   test('that ends by itself leaves nothing behind either', async () => {
