@@ -93,16 +93,16 @@ describe('a program of others', () => {
   test('is asked once to end, and killed when it does not', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'cowlab-test-'));
     try {
-      // Its children end at once when they are asked, each of which has the keeper look whom it has to ask.
-      const script = `trap 'echo asked >> ${folder}/log' TERM
-        for i in 1 2 3; do sleep 1000 & done; echo $!
-        while :; do wait; sleep 0.05; done`;
+      // An orphan ends a while after it was asked, which has the keeper look again whom it has to ask.
+      const script = `(sh -c 'trap "sleep 0.3; exit" TERM; echo $$; while :; do sleep 0.05; done' &)
+        trap 'echo asked >> ${folder}/log' TERM
+        echo $$; while :; do sleep 0.05; done`;
       const program = start('sh', ['-c', script]);
-      const pid = Number(await program.line());
+      const pids = [Number(await program.line()), Number(await program.line())];
       await program.close();
       expect(await program.ended).toMatchObject({ signal: 'SIGKILL' });
       expect(readFileSync(join(folder, 'log'), 'utf8')).toBe('asked\n');
-      await ended([pid]);
+      await ended(pids);
     } finally {
       rmSync(folder, { recursive: true });
     }
