@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -144,6 +145,27 @@ bool parse_figure(std::string_view text, double* figure) {
   return true;
 }
 
+// Spaces, and then digits to the end, of eight letters, of which the lowest byte is the first: all
+// of them at once. Spaces become zeros, pairs of digits numbers below 100, and so on.
+bool parse_eight(uint64_t letters, double* figure) {
+  static_assert(std::endian::native == std::endian::little);
+  constexpr uint64_t kEach = 0x0101010101010101;
+  const uint64_t digits = letters | kEach * 0x10;
+  // 1 in each byte that was a space, or that the change above made a digit of.
+  const uint64_t changed = (digits ^ letters) >> 4;
+  const bool all_digits = (digits & kEach * 0xf0) == kEach * 0x30 &&
+                          ((digits + kEach * 0x06) & kEach * 0xf0) == kEach * 0x30;
+  const bool from_spaces = (digits & changed * 0x0f) == 0;
+  const uint64_t spaces = changed * 0xff;
+  const bool in_front = (spaces & (spaces + 1)) == 0 && spaces >> 56 == 0;
+  if (!all_digits || !from_spaces || !in_front) return false;
+  uint64_t value = digits & kEach * 0x0f;
+  value = (value * 10 + (value >> 8)) & 0x00ff00ff00ff00ff;
+  value = (value * 100 + (value >> 16)) & 0x0000ffff0000ffff;
+  *figure = static_cast<double>((value * 10000 + (value >> 32)) & 0xffffffff);
+  return true;
+}
+
 // The place of a name in a list, where it is put if it is not there; kMostNames if that is full.
 template <typename Name>
 size_t place_of(const Name& name, std::vector<Name>* names) {
@@ -170,30 +192,39 @@ size_t SmapsParser::take(std::string_view text) {
 
 // The lines that are as in the record before, but for their figures.
 size_t SmapsParser::take_known(std::string_view text) {
-  size_t at = 0;
+  const char* at = text.data();
+  const char* const end = at + text.size();
   size_t next = next_field_;
   for (; next < fields_.size(); next++) {
     Field& field = fields_[next];
-    const std::string_view rest = text.substr(at);
-    if (field.is_aligned ? !take_figure(rest, &field) : !rest.starts_with(field.line)) break;
-    at += field.line.size();
+    const size_t length = field.line.size();
+    if (static_cast<size_t>(end - at) < length) break;
+    if (field.is_aligned) {
+      if (!take_figure(at, &field)) break;
+    } else if (memcmp(at, field.line.data(), length) != 0) {
+      break;
+    }
+    at += length;
   }
   line_number_ += next - next_field_;
   next_field_ = next;
-  return at;
+  return static_cast<size_t>(at - text.data());
 }
 
-// False, and nothing has changed, unless the text begins with such a line of that name.
-bool SmapsParser::take_figure(std::string_view text, Field* field) {
-  char* last = field->line.data();
-  if (text.size() < kFigureLine || memcmp(text.data(), last, kFigureAt) != 0 ||
-      memcmp(text.data() + kUnitAt, last + kUnitAt, kFigureLine - kUnitAt) != 0) {
+// False, and nothing has changed, unless the kFigureLine bytes are such a line of that name.
+bool SmapsParser::take_figure(const char* line, Field* field) {
+  char* const last = field->line.data();
+  if (memcmp(line, last, kFigureAt) != 0 ||
+      memcmp(line + kUnitAt, last + kUnitAt, kFigureLine - kUnitAt) != 0) {
     return false;
   }
-  constexpr size_t length = kUnitAt - kFigureAt;
-  if (memcmp(text.data() + kFigureAt, last + kFigureAt, length) == 0) return true;
-  if (!parse_figure(text.substr(kFigureAt, length), &field->figure_kb)) return false;
-  memcpy(last + kFigureAt, text.data() + kFigureAt, length);
+  uint64_t letters = 0;
+  uint64_t last_letters = 0;
+  memcpy(&letters, line + kFigureAt, sizeof(letters));
+  memcpy(&last_letters, last + kFigureAt, sizeof(letters));
+  if (letters == last_letters) return true;
+  if (!parse_eight(letters, &field->figure_kb)) return false;
+  memcpy(last + kFigureAt, &letters, sizeof(letters));
   return true;
 }
 
@@ -237,16 +268,17 @@ void SmapsParser::end_record() {
   next_field_ = 0;
   if (!wanted_) return;
   uint64_t flags = 0;
+  const size_t row = table_.figures_kb.size();
+  table_.figures_kb.resize(row + table_.field_names.size(), kNone);
   for (const Field& field : fields_) {
     if (field.is_figure) {
-      table_.fields_kb[*field.column].push_back(field.figure_kb);
+      table_.figures_kb[row + *field.column] = field.figure_kb;
     } else {
       flags |= field.flags;
       table_.text.append(field.line);
     }
   }
   table_.flags.push_back(flags);
-  for (std::vector<double>& column : table_.fields_kb) column.resize(table_.starts.size(), kNone);
 }
 
 // 'Key:   123 kB', 'THPeligible:  0' or 'VmFlags: rd wr ...'.
@@ -298,11 +330,22 @@ bool SmapsParser::parse_field(std::string_view line, Field* field) {
 }
 
 bool SmapsParser::find_column(Field* field) {
+  const size_t width = table_.field_names.size();
   const size_t place = place_of(field->name, &table_.field_names);
   if (place == kMostNames) return false;
-  if (place == table_.fields_kb.size()) table_.fields_kb.emplace_back(table_.flags.size(), kNone);
+  if (place == width) widen(width);
   field->column = place;
   return true;
+}
+
+// Gives the rows that are there a figure more, which none of them has.
+void SmapsParser::widen(size_t width) {
+  const size_t rows = table_.flags.size();
+  std::vector<double> wider(rows * (width + 1), kNone);
+  for (size_t row = 0; row < rows; row++) {
+    std::copy_n(&table_.figures_kb[row * width], width, &wider[row * (width + 1)]);
+  }
+  table_.figures_kb = std::move(wider);
 }
 
 // ' rd wr mr', and perhaps a space at the end [show_smap_vma_flags].

@@ -36,9 +36,10 @@ struct SmapsTable {
   // Bit i is flag_names[i].
   std::vector<uint64_t> flags;
   std::vector<SmapsFlag> flag_names;
-  // In the order in which the kernel showed them first; NaN for a VMA without the field.
+  // In the order in which the kernel showed them first.
   std::vector<std::string> field_names;
-  std::vector<std::vector<double>> fields_kb;
+  // Row by row, in the order of field_names; NaN for a VMA without the field.
+  std::vector<double> figures_kb;
   // What is not in the columns, line by line as it stood: the first line of each VMA, and the lines
   // that have no unit. Row i begins at text_starts[i], and the name of its file at path_starts[i].
   std::string text;
@@ -97,11 +98,12 @@ class SmapsParser {
   void take_line(std::string_view line);
   void take_header(std::string_view line);
   void take_field(std::string_view line);
-  static bool take_figure(std::string_view text, Field* field);
+  static bool take_figure(const char* line, Field* field);
   void end_record();
   Field* field_of(std::string_view line);
   bool parse_field(std::string_view line, Field* field);
   bool find_column(Field* field);
+  void widen(size_t width);
   bool parse_flags(std::string_view value, uint64_t* flags);
   // Returns false.
   bool fail(std::string_view line, const char* expected);

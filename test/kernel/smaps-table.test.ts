@@ -257,6 +257,20 @@ describe('records in the form of the kernel', () => {
     expect(outcome).toMatchObject({ refused: expect.stringContaining('here:14: ') as string });
     expect(outcomeOf(() => vmasOf(parseSmapsTable(Buffer.from(text), 'here')))).toEqual(outcome);
   });
+
+  it('are read or refused as parseSmaps does with each letter in each place of a figure', () => {
+    const printable = Array.from({ length: 0x7f - 0x20 }, (_, index) => String.fromCharCode(0x20 + index));
+    for (const eight of ['       0', '    1234', '87654321']) {
+      for (let place = 0; place < 8; place++) {
+        for (const letter of printable) {
+          const other = `${eight.slice(0, place)}${letter}${eight.slice(place + 1)}`;
+          const text = plain + recordWith({ 4: `Rss:            ${other} kB` }) + plain;
+          const outcome = outcomeOf(() => parseSmaps(text));
+          expect(outcomeOf(() => vmasOf(parseSmapsTable(Buffer.from(text))))).toEqual(outcome);
+        }
+      }
+    }
+  });
 });
 
 describe('a table', () => {
