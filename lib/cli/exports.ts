@@ -37,12 +37,20 @@ export interface OpenExport {
 /** The name by which standard output is meant. */
 export const STANDARD_OUTPUT = '-';
 
+/** What to do about a file that open(2) refuses. */
+function remedyFor(code: string | undefined): string {
+  if (code === 'EISDIR') return 'name a file in it';
+  if (code === 'ENOENT') return 'make its directory first, or name another';
+  return 'name a file that you may write';
+}
+
 function openForWriting(path: string): OpenExport['file'] {
   if (path === STANDARD_OUTPUT) return 'standard output';
   try {
     return openSync(path, 'w');
   } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
+    const { message, code } = error as NodeJS.ErrnoException;
+    throw new UsageError(`${message}: ${remedyFor(code)}`);
   }
 }
 

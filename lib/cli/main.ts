@@ -10,7 +10,6 @@ import { pageSizeBytes, readHostFacts, tryNativeProbes } from '../proc/host.js';
 import { readSharing } from '../proc/sharers.js';
 import type { CommandOutput } from '../report/paragraph.js';
 import { wrap } from '../report/paragraph.js';
-import { STANDARD_OUTPUT } from './exports.js';
 import type { HoldFlags } from './hold.js';
 import { leftBehindFinding, runDoctor, runRestore } from './doctor.js';
 import { runExplain } from './explain.js';
@@ -84,12 +83,6 @@ async function hold(name: string | undefined, flags: HoldFlags & { list?: boolea
 
 function collect(value: string, previous: string[] = []): string[] {
   return [...previous, value];
-}
-
-/** Files of samples. Standard output is a table's that is drawn anew, or with --json the samples' anyhow. */
-function collectSampleFiles(value: string, previous?: string[]): string[] {
-  if (value !== STANDARD_OUTPUT) return collect(value, previous);
-  throw new UsageError('watch puts samples on standard output with --json; a file named - it does not write');
 }
 
 const STANDARD_OUTPUT_HELP = '\nA <file> of - is standard output.';
@@ -184,8 +177,9 @@ function build(): Command {
       '--json',
       'one object a sample on standard output, the last a summary; what a command prints goes to stderr',
     )
-    .option('--export-json <file>', 'the same to a file; may be repeated', collectSampleFiles)
-    .option('--export-csv <file>', 'a row for each process and sample; may be repeated', collectSampleFiles)
+    .option('--export-json <file>', 'the same to a file; may be repeated', collect)
+    .option('--export-csv <file>', 'a row for each process and sample; may be repeated', collect)
+    .addHelpText('after', `${STANDARD_OUTPUT_HELP} As with --json, no table is drawn there then.`)
     .action(async (command: string[], flags: WatchFlags) => {
       exitCode = await (await import('./watch.js')).watchTree(command, flags);
     });

@@ -1,5 +1,5 @@
 /** `cowlab watch`: follows a process tree as it forks and exits, and says what it took and who broke which sharing. */
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { clearScreenDown, moveCursor } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,18 +13,17 @@ import type { TreeSample } from '../proc/tree-watch.js';
 import type { WatchedMemory } from '../proc/watched-process.js';
 import { bounds } from '../schema/figure.js';
 import type { ExitStatus } from '../schema/step.js';
+import { openExportFlags } from './exports.js';
+import type { ExportFlags, OpenExport } from './exports.js';
 import { EXIT, UsageError, note, requirePid, wantsColor } from './output.js';
 import { liveText, summaryText } from './watch-text.js';
 import type { HistoryPoint } from './watch-text.js';
 
-export interface WatchFlags {
+export interface WatchFlags extends Pick<ExportFlags, 'json' | 'exportJson' | 'exportCsv'> {
   pid?: string;
-  json?: boolean;
   interval: string;
   maxLoad: string;
   until?: string;
-  exportJson?: string[];
-  exportCsv?: string[];
 }
 
 /** The memory of a process is read in at most this share of the time, since it may have to wait meanwhile. */
@@ -101,43 +100,32 @@ class History {
   }
 }
 
-/** Where samples go besides the screen. */
+/** Where samples go besides the screen, each as soon as it is taken. */
 class Exports {
-  readonly #open: { write: (sample: TreeSample) => void; end: (summary: unknown) => void }[] = [];
+  /** Standard output is for samples alone, and for nothing that people or a program would print. */
+  readonly takesStandardOutput: boolean;
 
-  /** @throws Error for a file that cannot be written, before anything is started. */
-  constructor({ json, exportJson = [], exportCsv = [] }: WatchFlags) {
-    const line = (fd: number) => (value: unknown) => void writeSync(fd, `${asJson(value)}\n`);
-    const print = (value: unknown) => void process.stdout.write(`${asJson(value)}\n`);
-    if (json) this.#open.push({ write: print, end: print });
-    for (const path of exportJson) {
-      const fd = openSync(path, 'w');
-      this.#open.push({
-        write: line(fd),
-        end: (summary) => {
-          line(fd)(summary);
-          closeSync(fd);
-        },
-      });
-    }
-    for (const path of exportCsv) {
-      const fd = openSync(path, 'w');
-      writeSync(fd, `${CSV_HEADER}\n`);
-      this.#open.push({
-        write: (sample) => void writeSync(fd, csvRows(sample)),
-        end: () => {
-          closeSync(fd);
-        },
-      });
-    }
+  constructor(private readonly files: readonly OpenExport[]) {
+    this.takesStandardOutput = files.some(({ file }) => file === 'standard output');
+    for (const one of files) if (one.format === 'csv') this.#append(one, `${CSV_HEADER}\n`);
   }
 
   write(sample: TreeSample): void {
-    for (const one of this.#open) one.write(sample);
+    for (const one of this.files) {
+      this.#append(one, one.format === 'csv' ? csvRows(sample) : `${asJson(sample)}\n`);
+    }
   }
 
   end(summary: unknown): void {
-    for (const one of this.#open) one.end(summary);
+    for (const one of this.files) {
+      if (one.format === 'json') this.#append(one, `${asJson(summary)}\n`);
+      if (one.file !== 'standard output') closeSync(one.file);
+    }
+  }
+
+  #append({ file }: OpenExport, text: string): void {
+    if (file === 'standard output') process.stdout.write(text);
+    else writeSync(file, text);
   }
 }
 
@@ -235,7 +223,7 @@ function tryWatch(pid: number, maxLoad: number): TreeWatch | undefined {
   }
 }
 
-/** @param outputTo Where its standard output goes: 1, or 2 when ours holds JSON. */
+/** @param outputTo Where its standard output goes: 1, or 2 when ours is for samples. */
 function startCommand([file = '', ...args]: readonly string[], outputTo: 1 | 2): SpawnedProgram {
   try {
     return spawn(file, args, { stdio: [0, outputTo, 2] });
@@ -253,7 +241,7 @@ function exitCodeOfProgram({ code, signal }: ExitStatus): number {
 }
 
 /** For a program and what it starts: until it has ended. */
-async function watchCommand(command: readonly string[], flags: WatchFlags, session: SessionParts): Promise<number> {
+async function watchCommand(command: readonly string[], session: SessionParts): Promise<number> {
   // A terminal sends Ctrl-C to the program as well, which decides what comes of it.
   const inTerminal = [process.stdin, process.stdout, process.stderr].some(({ isTTY }) => isTTY);
   // Before it is started: a signal in between would end us and leave it running.
@@ -262,7 +250,7 @@ async function watchCommand(command: readonly string[], flags: WatchFlags, sessi
       if (signal !== 'SIGINT' || !inTerminal) program.kill(signal);
     });
   }
-  const program = startCommand(command, flags.json ? 2 : 1);
+  const program = startCommand(command, session.exports.takesStandardOutput ? 2 : 1);
   const stop = new AbortController();
   void program.ended.then(() => {
     stop.abort();
@@ -278,7 +266,7 @@ async function watchCommand(command: readonly string[], flags: WatchFlags, sessi
 }
 
 /** For a process that is there: until its tree has ended, or one has seen enough. */
-async function watchProcess(pid: number, session: SessionParts, json: boolean): Promise<number> {
+async function watchProcess(pid: number, session: SessionParts): Promise<number> {
   const { comm } = readStat(pid);
   const watch = new TreeWatch(pid, { exclude: process.pid, maxLoad: session.history.maxLoad });
   const stop = new AbortController();
@@ -291,7 +279,8 @@ async function watchProcess(pid: number, session: SessionParts, json: boolean): 
   session.screen.clear();
   const name = `${comm} (${String(pid)})`;
   const ended = ifThere(() => readStat(pid)) === undefined;
-  finish(ended ? `${name} has ended` : `${name} goes on`, watch, session, json ? process.stderr : process.stdout, {});
+  const stream = session.exports.takesStandardOutput ? process.stderr : process.stdout;
+  finish(ended ? `${name} has ended` : `${name} goes on`, watch, session, stream, {});
   return stop.signal.aborted ? EXIT.interrupted : EXIT.ok;
 }
 
@@ -313,9 +302,9 @@ function finish(
 }
 
 /** The terminal that may be drawn on: not that of a program which writes there itself. */
-function screenFor(flags: WatchFlags, runs: boolean): Screen {
-  if (!runs) return new Screen(!flags.json && process.stdout.isTTY ? process.stdout : undefined);
-  const free = process.stderr.isTTY && !process.stdout.isTTY && !flags.json;
+function screenFor({ takesStandardOutput }: Exports, runs: boolean): Screen {
+  if (!runs) return new Screen(!takesStandardOutput && process.stdout.isTTY ? process.stdout : undefined);
+  const free = process.stderr.isTTY && !process.stdout.isTTY && !takesStandardOutput;
   return new Screen(free ? process.stderr : undefined);
 }
 
@@ -330,15 +319,13 @@ export async function watchTree(command: readonly string[], flags: WatchFlags): 
   const pid = flags.pid === undefined ? undefined : requirePid('--pid', flags.pid);
   const intervalMs = requireSeconds('--interval', flags.interval, 0.01);
   const untilMs = flags.until === undefined ? Infinity : requireSeconds('--until', flags.until, 0);
-  const session = {
-    history: new History(intervalMs, requirePercent('--max-load', flags.maxLoad)),
-    exports: new Exports(flags),
-    screen: screenFor(flags, command.length > 0),
-    untilMs,
-  };
-  if (pid !== undefined) return watchProcess(pid, session, flags.json ?? false);
-  if (process.stdout.isTTY && process.stderr.isTTY && !flags.json) {
+  const history = new History(intervalMs, requirePercent('--max-load', flags.maxLoad));
+  // Files are opened before anything is started or read.
+  const exports = new Exports(openExportFlags(flags));
+  const session = { history, exports, screen: screenFor(exports, command.length > 0), untilMs };
+  if (pid !== undefined) return watchProcess(pid, session);
+  if (process.stdout.isTTY && process.stderr.isTTY && !exports.takesStandardOutput) {
     note('the terminal is the program’s; for a live table send its output elsewhere, or watch --pid from another one');
   }
-  return watchCommand(command, flags, session);
+  return watchCommand(command, session);
 }

@@ -55,17 +55,26 @@ export const CHANGES: Record<SystemChange, string> = {
   cgroup: 'the cgroups (it makes one of its own)',
 };
 
+interface Leave extends Pick<RunOptions, 'allowSystemChanges'> {
+  /** Whether `cowlab vm run` takes it, which takes experiments. Default true. */
+  isExperiment?: boolean;
+}
+
+/** How else it can be run than on this system. */
+function elsewhere(changes: readonly SystemChange[], { isExperiment = true }: Leave): string {
+  if (!isExperiment) return '';
+  if (changes.includes('swap')) return ' (guests of `cowlab vm run` have no disk for it)';
+  return ', or run it in a machine of its own with `cowlab vm run`';
+}
+
 /** Why this host cannot run it now, or undefined. */
-export function whyNot(
-  { memoryBytes, lacking, changes = [] }: Needs,
-  options: Pick<RunOptions, 'allowSystemChanges'>,
-): string | undefined {
+export function whyNot({ memoryBytes, lacking, changes = [] }: Needs, leave: Leave): string | undefined {
   if (lacking !== undefined) return lacking;
-  if (changes.length > 0 && !options.allowSystemChanges) {
+  if (changes.length > 0 && !leave.allowSystemChanges) {
     const what = changes.map((change) => CHANGES[change]).join(' and ');
     return (
-      `it changes ${what} for the whole system, and puts them back: allow that with --allow-system-changes, as root, ` +
-      'or run it in a machine of its own with `cowlab vm run`'
+      `it changes ${what} for the whole system, and puts them back: allow that with --allow-system-changes, as root` +
+      elsewhere(changes, leave)
     );
   }
   const available = (readMeminfo().fieldsKb['MemAvailable'] ?? Infinity) * 1024;

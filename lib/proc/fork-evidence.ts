@@ -1,10 +1,10 @@
 /** Reads from /proc what fork-failure.ts judges. Whatever cannot be read stays unknown. */
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { readCgroups, type ProcessCgroups } from './cgroup.js';
 import type { AdmissionVerdict, ChildPidNamespace, ForkFailureEvidence } from './fork-failure.js';
 import { readMeminfo } from './meminfo.js';
-import { PROC_ROOT, ProcFormatError, errnoCode, pidPath, readIfThere, type Pid } from './read.js';
+import { PROC_ROOT, ProcFormatError, errnoCode, listPids, pidPath, readIfThere, type Pid } from './read.js';
 import { readStat } from './stat.js';
 import { CAP_SYS_ADMIN, CAP_SYS_RESOURCE, hasCapability, parseLimits, parseStatus, readStatus } from './status.js';
 import { readSysctls } from './sysctl.js';
@@ -33,13 +33,6 @@ export function inInitialUserNamespace(pid: Pid, procRoot: string = PROC_ROOT): 
   return 'target' in link ? link.target === INITIAL_USER_NAMESPACE : undefined;
 }
 
-/** The pids that /proc lists. */
-function pids(procRoot: string): number[] {
-  return readdirSync(procRoot)
-    .map(Number)
-    .filter((pid) => Number.isSafeInteger(pid) && pid > 0);
-}
-
 /** State of the namespace behind ns/pid_for_children [fs/nsfs.c; kernel/pid_namespace.c: pidns_for_children_get]. */
 function childPidNamespace(pid: Pid, procRoot: string): ChildPidNamespace {
   const own = linkOf(pidPath(pid, 'ns/pid', procRoot));
@@ -51,7 +44,7 @@ function childPidNamespace(pid: Pid, procRoot: string): ChildPidNamespace {
   // It lies below the process's own namespace, so whoever is in it has more pids than the process has [NSpid].
   const depth = readStatus(pid, procRoot).namespacePids.length;
   let hidden = false;
-  for (const other of pids(procRoot)) {
+  for (const other of listPids(procRoot)) {
     const path = join(procRoot, String(other));
     const text = readIfThere(join(path, 'status'));
     if (text === undefined || text === '') continue;
@@ -71,7 +64,7 @@ function childPidNamespace(pid: Pid, procRoot: string): ChildPidNamespace {
 /** Tasks of a real user, threads counted, as far as /proc shows them. */
 function countUserTasks(uid: number, procRoot: string): number {
   let tasks = 0;
-  for (const pid of pids(procRoot)) {
+  for (const pid of listPids(procRoot)) {
     const text = readIfThere(join(procRoot, String(pid), 'status'));
     if (text === undefined || text === '') continue;
     const status = parseStatus(text, join(procRoot, String(pid), 'status'));

@@ -1,10 +1,10 @@
 /** The processes that descend from one, which may be anybody's: they come and go while one looks. */
 import { FeatureUnavailableError, SystemError } from '../errors.js';
 import { native } from '../native.js';
-import { PROC_ROOT } from './read.js';
+import { PROC_ROOT, listPids } from './read.js';
 import { privateKb, readSmapsRollup } from './smaps.js';
 import type { SmapsRollup } from './smaps.js';
-import { parseStat } from './stat.js';
+import { parseStat, readStat } from './stat.js';
 import type { Stat } from './stat.js';
 
 export interface TreeProcess {
@@ -73,11 +73,23 @@ export function treeProcess({ pid, ppid, starttimeTicks, comm }: Stat): TreeProc
   return { pid, parent: ppid, startTicks: starttimeTicks, comm };
 }
 
+/** A copy of /proc may be looked at where there is no addon, which is faster. */
+function readForeignStats(procRoot: string): Stat[] {
+  return listPids(procRoot).flatMap((pid) => {
+    const stat = tryProcess(() => readStat(pid, procRoot));
+    return typeof stat === 'string' ? [] : stat;
+  });
+}
+
+function readOwnStats(): Stat[] {
+  return native()
+    .readStats(PROC_ROOT, new Int32Array())
+    .map((text) => parseStat(text));
+}
+
 /** All processes but zombies, and those that are hidden from this user [proc(5): hidepid]. */
 export function readProcesses(procRoot: string = PROC_ROOT): TreeProcess[] {
-  const stats = native()
-    .readStats(procRoot, new Int32Array())
-    .map((text) => parseStat(text));
+  const stats = procRoot === PROC_ROOT ? readOwnStats() : readForeignStats(procRoot);
   return stats.filter((stat) => !isZombie(stat)).map(treeProcess);
 }
 

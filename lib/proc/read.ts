@@ -3,7 +3,7 @@
  * Every reader of this directory takes the root of /proc (and of /sys) as its last parameters, so that a saved
  * tree, or the /proc of a container, can be read in the same way.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
 import { SystemError, notLinux } from '../errors.js';
@@ -114,6 +114,18 @@ export function readHostFile(path: string): string {
     return readFileSync(path, 'utf8');
   } catch (error) {
     throw hostError(error, path);
+  }
+}
+
+/** The pids that /proc lists, ascending. @throws SystemError as {@link readHostFile}. */
+export function listPids(procRoot: string = PROC_ROOT): number[] {
+  try {
+    return readdirSync(procRoot)
+      .map(Number)
+      .filter((pid) => Number.isSafeInteger(pid) && pid > 0)
+      .sort((a, b) => a - b);
+  } catch (error) {
+    throw hostError(error, procRoot);
   }
 }
 

@@ -116,17 +116,49 @@ export function pageMapsOf(result: ResultDocument): PageMap[] {
   return [...byRegion].map(([region, steps]) => ({ region, description: describe(result, region), steps }));
 }
 
-/** How much a map has to show: states that are seen in it, then processes, then steps. */
-function worth({ steps }: PageMap): number {
+/** What a reader can find in a map: each state of a page, and pages that are mapped as huge ones. */
+function kindsIn({ steps }: PageMap): string[] {
   const maps = steps.flatMap((step) => step.maps);
-  const states = new Set(maps.flatMap(({ states: runs }) => runs.map(([, state]) => state)));
-  const processes = new Set(maps.map(({ process }) => process));
-  return states.size * 10_000 + processes.size * 100 + Math.min(steps.length, 99);
+  const states = maps.flatMap(({ states: runs }) => runs.map(([, state]) => state));
+  return [...new Set<string>(maps.some(({ huge }) => huge !== 'none') ? [...states, 'huge'] : states)];
 }
 
-/** The maps that show most, in their order. */
+/** Two maps of the same pictures tell the same, whoever the processes are. */
+function picturesOf({ steps }: PageMap): string {
+  return JSON.stringify(steps.map(({ maps }) => maps.map(({ states, huge }) => [states, huge])));
+}
+
+/** The one with the highest rank, the first of several; of two ranks the first figure that differs decides. */
+function highest<T>(all: readonly T[], rankOf: (one: T) => readonly number[]): T | undefined {
+  const ranked = all.map((one) => ({ one, rank: rankOf(one) }));
+  ranked.sort((a, b) => {
+    const at = a.rank.findIndex((figure, index) => figure !== b.rank[index]);
+    return at === -1 ? 0 : (b.rank[at] ?? 0) - (a.rank[at] ?? 0);
+  });
+  return ranked[0]?.one;
+}
+
+/**
+ * The maps to draw, in their order. One after the other is chosen: that with the most kinds of pages that none before
+ * has, then one whose pictures none before has, then what shows the most kinds, processes and steps.
+ */
 export function mostTelling(maps: readonly PageMap[], count: number): PageMap[] {
-  const chosen = new Set([...maps].sort((a, b) => worth(b) - worth(a)).slice(0, count));
+  const shown = new Set<string>();
+  let left = maps.map((map) => ({ map, kinds: kindsIn(map), pictures: picturesOf(map) }));
+  const chosen = new Set<PageMap>();
+  while (chosen.size < count) {
+    const best = highest(left, ({ map: { steps }, kinds, pictures }) => [
+      kinds.filter((kind) => !shown.has(kind)).length,
+      shown.has(pictures) ? 0 : 1,
+      kinds.length,
+      new Set(steps.flatMap((step) => step.maps.map(({ process }) => process))).size,
+      steps.length,
+    ]);
+    if (!best) break;
+    chosen.add(best.map);
+    for (const one of [...best.kinds, best.pictures]) shown.add(one);
+    left = left.filter((one) => one !== best);
+  }
   return maps.filter((map) => chosen.has(map));
 }
 

@@ -90,18 +90,39 @@ describe('run', () => {
   test.each([
     [['run', 'cow-growth', '--export-csv', '-', '--export-html', '-'], /name files for the others/],
     [['run', 'cow-growth', '--export-csv', '-', '--json'], /--json or one file named -/],
-    [['watch', '--pid', String(process.pid), '--export-csv', '-'], /with --json/],
+    [['watch', '--export-csv', '-', '--json', '--', 'echo', 'started'], /--json or one file named -/],
+    [['watch', '--export-csv', '-', '--export-json', '-', '--', 'echo', 'started'], /name files for the others/],
   ])('%j asks more of standard output than it can be', async (args, message) => {
     const { code, stdout, stderr } = await cowlab(args, { cwd: folder });
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
     expect(unbroken(stderr)).toMatch(message);
     expect(existsSync(join(folder, '-'))).toBe(false);
   });
+});
 
-  test('measures nothing when a file cannot be written', async () => {
-    const { code, stdout, stderr } = await cowlab(['run', 'cow-growth', '--export-csv', join(folder, 'none', 'a.csv')]);
-    expect(code).toBe(2);
-    expect(stdout).toBe('');
-    expect(stderr).not.toMatch(/running/);
+describe('a file that cannot be written ends a command with 2 before anything is begun:', () => {
+  const WATCHED = ['--pid', String(process.pid)];
+
+  test.each(['--export-json', '--export-html', '--export-markdown', '--export-csv'])('run %s', async (option) => {
+    const { code, stdout, stderr } = await cowlab(['run', 'cow-growth', option, folder]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(unbroken(stderr)).toMatch(/^cowlab: EISDIR: .*: name a file in it\n$/);
+  });
+
+  test.each(['--html', '--markdown', '--csv'])('report %s', async (option) => {
+    const { code, stdout, stderr } = await cowlab(['report', saved, option, folder]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(unbroken(stderr)).toMatch(/^cowlab: EISDIR: .*: name a file in it\n$/);
+  });
+
+  test.each([
+    ['--export-json', '', WATCHED, /^cowlab: EISDIR: .*: name a file in it\n$/],
+    ['--export-csv', '', WATCHED, /^cowlab: EISDIR: .*: name a file in it\n$/],
+    ['--export-json', 'none/a', ['--', 'echo', 'started'], /^cowlab: ENOENT: .*: make its directory first, or name/],
+    ['--export-csv', 'saved.json/a', ['--', 'echo', 'started'], /^cowlab: ENOTDIR: .*: name a file that you may write/],
+  ])('watch %s, a file named %j, %j', async (option, name, watched, message) => {
+    const { code, stdout, stderr } = await cowlab(['watch', option, join(folder, name), ...watched]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(unbroken(stderr)).toMatch(message);
   });
 });

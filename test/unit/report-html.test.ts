@@ -1,11 +1,15 @@
 /** Reports as HTML, without a browser: what must be in the text, and what must not. */
 import { decode } from 'fast-png';
 import { describe, expect, test } from 'vitest';
+import { advice } from '../../lib/experiments/advice.js';
+import { parseParams } from '../../lib/experiments/define.js';
+import { predictExperiment } from '../../lib/experiments/run.js';
 import { renderHtml } from '../../lib/report/html/document.js';
 import { html } from '../../lib/report/html/markup.js';
 import { legendImage, mapImage } from '../../lib/report/html/page-map-image.js';
-import { cellsOf, pageMapsOf, pagesPerCellOf, spread } from '../../lib/report/page-map.js';
+import { cellsOf, mostTelling, pageMapsOf, pagesPerCellOf, spread } from '../../lib/report/page-map.js';
 import type { StateRuns } from '../../lib/schema/step.js';
+import { testFacts } from '../facts.js';
 import { HOSTILE_TEXT, hostileResult, measuredResult, predictedResult } from '../results.js';
 
 describe('a report', () => {
@@ -138,6 +142,22 @@ describe('a page map', () => {
     expect([width, height]).toEqual([256, 256]);
     const png = decode(Buffer.from(address.split(',')[1] ?? '', 'base64'));
     expect([png.width, png.height]).toEqual([256, 256]);
+  });
+
+  test('is drawn first of regions with kinds of pages that no other drawn one has, then with other pictures', async () => {
+    const params = parseParams(advice, { size: '64KiB', swap: 'true' });
+    const result = await predictExperiment(advice, params, { ...testFacts, kernelVersion: [6, 18], hasKsm: true });
+    const maps = pageMapsOf(result);
+    const drawn = (count: number): string[] => mostTelling(maps, count).map(({ region }) => region);
+    // Without advice; WIPEONFORK, which has pages that are not present; swap; and DONTFORK, which no child has.
+    expect([1, 2, 3, 4].map(drawn)).toEqual([['r1'], ['r1', 'r3'], ['r1', 'r3', 'r7'], ['r1', 'r2', 'r3', 'r7']]);
+    expect(drawn(9)).toEqual(maps.map(({ region }) => region));
+    const text = renderHtml([result]).replace(/\s+/g, ' ');
+    expect([...text.matchAll(/<h4>Region (\w+):/g)].map(([, region]) => region)).toEqual(drawn(4));
+    expect(text).toContain(
+      'Of 7 regions those 4 are drawn whose pages have most to tell; 3 more are in the files below.',
+    );
+    expect(renderHtml([await measuredResult()])).not.toContain('are drawn whose');
   });
 
   test('of many steps shows some, the first and the last among them', () => {

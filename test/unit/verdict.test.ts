@@ -3,14 +3,38 @@ import { enomem } from '../../lib/experiments/enomem.js';
 import { defineExperiment, parseParams } from '../../lib/experiments/define.js';
 import { experiments, findExperiment } from '../../lib/experiments/catalogue.js';
 import { cowGrowth } from '../../lib/experiments/cow-growth.js';
-import { judge, predictExperiment } from '../../lib/experiments/run.js';
+import { judge, predictExperiment, whyNot } from '../../lib/experiments/run.js';
 import { compareTraces, repeatable } from '../../lib/machine/compare.js';
 import { modelMachine, replayOnModel } from '../../lib/machine/open.js';
+import type { SystemChange } from '../../lib/machine/machine.js';
 import { disturbances } from '../../lib/proc/disturbance.js';
 import { renderText } from '../../lib/report/text.js';
 import type { Check, ResultDocument } from '../../lib/schema/result.js';
 import type { Trace } from '../../lib/schema/step.js';
 import { testFacts } from '../facts.js';
+
+describe('what wants leave to change the system', () => {
+  const reason = (changes: SystemChange[], leave = {}): string => whyNot({ memoryBytes: 0, changes }, leave) ?? '';
+
+  test.each(['overcommit', 'hugetlb', 'ksm', 'cgroup'] as const)('%s can be had in a guest instead', (change) => {
+    expect(reason([change])).toMatch(/allow that with --allow-system-changes, as root, or .* with `cowlab vm run`$/);
+  });
+
+  test('swap cannot: no guest has a disk', () => {
+    for (const changes of [['swap'], ['overcommit', 'swap']] as SystemChange[][]) {
+      expect(reason(changes)).toMatch(/, as root \(guests of `cowlab vm run` have no disk for it\)$/);
+    }
+  });
+
+  test('a fixture cannot: a guest runs experiments', () => {
+    expect(reason(['overcommit'], { isExperiment: false })).toMatch(/--allow-system-changes, as root$/);
+    expect(reason(['swap'], { isExperiment: false })).toMatch(/--allow-system-changes, as root$/);
+  });
+
+  test('with leave is not refused for it', () => {
+    expect(whyNot({ memoryBytes: 0, changes: ['swap'] }, { allowSystemChanges: true })).toBeUndefined();
+  });
+});
 
 function check(pass: boolean | null): Check {
   return { name: 'a figure', unit: 'pages', basis: 'model', expected: 1, measured: pass ? 1 : 2, tolerance: 0, pass };

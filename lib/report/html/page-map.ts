@@ -196,7 +196,11 @@ export function pageMapSection(result: ResultDocument): Markup | undefined {
     observedOn(result) === 'kernel'
       ? 'What is shown was measured on the kernel, by pagemap and smaps.'
       : 'What is shown is the prediction of the model; nothing was measured.';
-  const rest = left > 0 ? ` ${formatCount(left)} more regions are in the files below.` : '';
+  const rest =
+    left > 0
+      ? ` Of ${formatCount(all.length)} regions those ${formatCount(maps.length)} are drawn whose pages have most to ` +
+        `tell; ${formatCount(left)} more are in the files below.`
+      : '';
   return html`<section>
     <h3>Page maps</h3>
     <p class="hint">${shown}${rest}</p>
