@@ -230,11 +230,12 @@ function pagemapStates(
   range: PagemapRange,
   options: Required<PagemapOptions>,
   smaps: LazySmaps,
+  frames: Float64Array | null = null,
 ): Uint8Array {
   const { checkHuge, checkZero } = options;
   const states = new Uint8Array(range.pages);
   reading(pid, () => {
-    native().readPageStates(pid, range.address, range.pages, checkHuge, checkZero, states);
+    native().readPages(pid, range.address, range.pages, checkHuge, checkZero, states, frames);
   });
   for (const { first, pages } of doubtfulParts(range, checkHuge, smaps)) {
     for (let page = first; page < first + pages; page++) {
@@ -246,9 +247,22 @@ function pagemapStates(
 
 /** One number a page, an index into PAGE_STATES. Errors as readPagemap. */
 export function readPageStates(pid: number, range: PagemapRange, options: PagemapOptions = {}): Uint8Array {
+  return readPages(pid, range, options);
+}
+
+/**
+ * The same.
+ * @param frames With CAP_SYS_ADMIN: receives the frame of each page, 0 for none, by the same reading of pagemap as the states.
+ */
+export function readPages(
+  pid: number,
+  range: PagemapRange,
+  options: PagemapOptions,
+  frames?: Float64Array,
+): Uint8Array {
   requireTarget(pid, range);
   const smaps = lazySmaps(pid);
-  const states = pagemapStates(pid, range, { ...DEFAULTS, ...options }, smaps);
+  const states = pagemapStates(pid, range, { ...DEFAULTS, ...options }, smaps, frames);
   if (!states.includes(UNKNOWN)) return states;
   for (const part of hugetlbParts(smaps(), range, native().pageSizeBytes)) {
     states.set(pagemapStates(pid, partOf(range, part), BY_BITS, smaps), part.first);
@@ -268,20 +282,31 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
       if (old === UNKNOWN) part[page] = state;
     });
   }
-  if (states.includes(UNKNOWN)) settleByMapCounts(pid, range, states);
+  if (states.includes(UNKNOWN) && countsMappings()) {
+    const shown = frames ?? framesIfShown(pid, range);
+    if (shown) settleByMapCounts(states, shown);
+  }
   return states;
+}
+
+/** Undefined where they are not shown. */
+function framesIfShown(pid: number, range: PagemapRange): Float64Array | undefined {
+  const frames = new Float64Array(range.pages);
+  try {
+    native().readPages(pid, range.address, range.pages, true, true, new Uint8Array(range.pages), frames);
+    return frames;
+  } catch {
+    return undefined;
+  }
 }
 
 /**
  * Settles the pages that are still unknown by how often their frames are mapped [Documentation/admin-guide/mm/pagemap.rst:
  * kpagecount]. Only root sees that; without, and on a kernel that may not count single pages, they stay unknown.
  */
-function settleByMapCounts(pid: number, range: PagemapRange, states: Uint8Array): void {
-  if (!countsMappings()) return;
-  const frames = new Float64Array(range.pages);
+function settleByMapCounts(states: Uint8Array, frames: Float64Array): void {
   let counts: number;
   try {
-    native().readFrames(pid, range.address, range.pages, frames);
     counts = openSync('/proc/kpagecount', 'r');
   } catch {
     return;
