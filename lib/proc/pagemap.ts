@@ -1,8 +1,8 @@
 /** Page states from /proc/PID/pagemap, read natively into typed arrays (native/core/pagemap.h). */
-import { closeSync, openSync, readSync } from 'node:fs';
 import { native } from '../native.js';
 import { MAX_REGION_PAGES, requireInteger, requireObject } from '../schema/arguments.js';
 import type { PageState, StateRuns } from '../schema/step.js';
+import { readMapCounts } from './map-counts.js';
 import { pidError } from './read.js';
 import { readSmaps, type SmapsVma } from './smaps.js';
 import { isAtLeast, parseKernelRelease, readKernelOption, readKernelRelease } from './system.js';
@@ -300,40 +300,10 @@ function framesIfShown(pid: number, range: PagemapRange): Float64Array | undefin
   }
 }
 
-/**
- * Settles the pages that are still unknown by how often their frames are mapped [Documentation/admin-guide/mm/pagemap.rst:
- * kpagecount]. Only root sees that; without, and on a kernel that may not count single pages, they stay unknown.
- */
+/** Settles the pages that are still unknown; without their frames they stay so. */
 function settleByMapCounts(states: Uint8Array, frames: Float64Array): void {
-  let counts: number;
-  try {
-    counts = openSync('/proc/kpagecount', 'r');
-  } catch {
-    return;
-  }
-  try {
-    for (let page = 0; page < states.length;) {
-      const pages = neighbours(frames, states, page);
-      if (pages > 0) settleRun(counts, frames[page] ?? 0, states.subarray(page, page + pages));
-      page += Math.max(1, pages);
-    }
-  } finally {
-    closeSync(counts);
-  }
-}
-
-/** How many unknown pages from here on have frames that lie together, as those of a huge page do. */
-function neighbours(frames: Float64Array, states: Uint8Array, first: number): number {
-  const frame = frames[first] ?? 0;
-  let pages = 0;
-  while (frame !== 0 && states[first + pages] === UNKNOWN && frames[first + pages] === frame + pages) pages++;
-  return pages;
-}
-
-function settleRun(counts: number, frame: number, states: Uint8Array): void {
-  const mapped = new BigUint64Array(states.length);
-  if (readSync(counts, mapped, 0, mapped.byteLength, frame * 8) !== mapped.byteLength) return;
-  mapped.forEach((count, page) => {
+  const isUnknown = (page: number): boolean => states[page] === UNKNOWN;
+  readMapCounts(frames, isUnknown, (page, count) => {
     if (count > 0n) states[page] = count === 1n ? EXCLUSIVE : SHARED;
   });
 }

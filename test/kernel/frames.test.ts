@@ -122,13 +122,13 @@ describe.runIf(seesFrames())('with CAP_SYS_ADMIN', () => {
       await backend.execute({ op: 'map', ...place, ...how, ...range, populate: false, noreserve: false, offset: 0 });
       let inBetween = 0;
       for (let round = 0; round < 3; round++) {
-        let goesOn = true;
+        const writer = { goesOn: true };
         const written = Promise.all([
           backend.execute({ op: 'advise', ...place, ...range, advice: 'dontneed' }),
           backend.execute({ op: 'read', ...place, selection }),
           backend.execute({ op: 'write', ...place, selection }),
-        ]).finally(() => (goesOn = false));
-        while (goesOn) {
+        ]).finally(() => (writer.goesOn = false));
+        while (writer.goesOn) {
           const { observation } = await backend.execute({ op: 'observe', label: 'meanwhile' });
           const { exclusive, shared, unknown } = countStates(observation?.processes[0]?.regions[0]?.states ?? []);
           // Nobody else maps this memory: what looked shared was the zero page, whatever is in its place by now.
