@@ -20,7 +20,10 @@ export function readMapCounts(
   try {
     for (let page = 0; page < frames.length;) {
       const pages = neighbours(frames, isWanted, page);
-      if (pages > 0) readRun(fd, frames[page] ?? 0, pages).forEach((count, next) => { found(page + next, count); });
+      if (pages > 0)
+        readRun(fd, frames[page] ?? 0, pages).forEach((count, next) => {
+          found(page + next, count);
+        });
       page += Math.max(1, pages);
     }
   } finally {
