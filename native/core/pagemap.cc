@@ -170,11 +170,11 @@ void settle_zero_pages(int fd, uint64_t start, const uint64_t* entries, uint64_t
   while (!may_be_zero_page(entries[first])) first++;
   while (!may_be_zero_page(entries[last - 1])) last--;
   const uint64_t zero = entries[first] & kFrameNumber ? zero_page_frame() : 0;
-  if (zero == 0 && scan_pages(fd, start + first * page_size(), last - first, only(kIsZeroPage),
-                              [&](uint64_t from, uint64_t to) {
-                                corrections->settle(first + from, first + to, kZero);
-                              }) == 0) {
-    return;
+  if (zero == 0) {
+    const int error = scan_pages(
+        fd, start + first * page_size(), last - first, only(kIsZeroPage),
+        [&](uint64_t from, uint64_t to) { corrections->settle(first + from, first + to, kZero); });
+    if (error == 0) return;
   }
   for (uint64_t i = first; i < last; i++) {
     if (!may_be_zero_page(entries[i])) continue;
