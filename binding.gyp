@@ -14,7 +14,6 @@
             'native/core/child.cc',
             'native/core/command_loop.cc',
             'native/core/commit_counter.cc',
-            'native/core/frames.cc',
             'native/core/pagemap.cc',
             'native/core/probes.cc',
             'native/core/process.cc',

@@ -116,13 +116,18 @@ export interface NativeAddon {
   enterCommandLoop(channel: number, parent: number): never;
   createMemfd(pages: number): number;
   readPagemap(pid: number, address: bigint, pages: number, entries: BigUint64Array): void;
-  readPageStates(
+  /**
+   * By one reading of pagemap.
+   * @param frames Receives the frame of each page, 0 for none. SystemError EPERM where frames are not shown.
+   */
+  readPages(
     pid: number,
     address: bigint,
     pages: number,
     checkHuge: boolean,
     checkZero: boolean,
     states: Uint8Array,
+    frames: Float64Array | null,
   ): void;
   countPages(
     pid: number,
@@ -132,8 +137,6 @@ export interface NativeAddon {
     checkZero: boolean,
     counts: Float64Array,
   ): void;
-  /** The frame of each page, 0 for none. SystemError EPERM where frames are not shown. */
-  readFrames(pid: number, address: bigint, pages: number, frames: Float64Array): void;
   /** @param address Null for all VMAs, else of those in the range. */
   readSmaps(path: string, address: bigint | null, pages: number): NativeSmaps | NativeSmapsError;
   /**

@@ -15,7 +15,7 @@ export function readFrames(pid: number, range: PagemapRange): Float64Array {
   requireTarget(pid, range);
   const frames = new Float64Array(range.pages);
   try {
-    native().readFrames(pid, range.address, range.pages, frames);
+    native().readPages(pid, range.address, range.pages, true, true, new Uint8Array(range.pages), frames);
   } catch (error) {
     if (error instanceof SystemError && error.code === 'EPERM') {
       throw new FeatureUnavailableError(
@@ -127,14 +127,12 @@ function countDifferent(all: readonly Float64Array[]): number {
 const PAGES_PER_LOOK = 2 ** 18;
 
 /**
- * How many different frames stand behind the same memory in several processes.
- * @param mergeable One frame may stand behind several pages (KSM), and counts once all the same; otherwise none does.
+ * How many different frames stand behind the same memory in several processes, page by page.
  * @throws As readFrames().
  */
-export function countFrames(holders: readonly FrameHolder[], mergeable = false): number {
+export function countFrames(holders: readonly FrameHolder[]): number {
   const pages = Math.max(0, ...holders.map((holder) => holder.pages));
   const unit = BigInt(native().pageSizeBytes);
-  const seen = new Set<number>();
   let count = 0;
   for (let first = 0; first < pages; first += PAGES_PER_LOOK) {
     const all = holders
@@ -145,12 +143,39 @@ export function countFrames(holders: readonly FrameHolder[], mergeable = false):
           pages: Math.min(PAGES_PER_LOOK, length - first),
         }),
       );
-    if (mergeable) for (const frames of all) for (const frame of frames) seen.add(frame);
-    else count += countDifferent(all);
+    count += countDifferent(all);
   }
-  // 0 is no frame.
-  seen.delete(0);
-  return mergeable ? seen.size : count;
+  return count;
+}
+
+/** Few enough that some pages alone do not take much: those of a region may lie anywhere. */
+const FRAMES_PER_BLOCK = 2 ** 15;
+
+/**
+ * Different frames, of any number of processes: one that stands behind several pages (KSM) counts once all the same. A bit
+ * each, so that it takes little however much there is.
+ */
+export class FrameSet {
+  readonly #blocks: (Uint32Array | undefined)[] = [];
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** @param frames Those of some pages, 0 for none. */
+  add(frames: Float64Array): void {
+    for (const frame of frames) {
+      if (frame === 0) continue;
+      const block = (this.#blocks[Math.floor(frame / FRAMES_PER_BLOCK)] ??= new Uint32Array(FRAMES_PER_BLOCK / 32));
+      const word = (frame & (FRAMES_PER_BLOCK - 1)) >>> 5;
+      const bits = block[word] ?? 0;
+      const bit = 1 << (frame & 31);
+      if ((bits & bit) !== 0) continue;
+      block[word] = bits | bit;
+      this.#size++;
+    }
+  }
 }
 
 /** Whether page frames are shown to this process. */

@@ -1,8 +1,8 @@
 /** Page states from /proc/PID/pagemap, read natively into typed arrays (native/core/pagemap.h). */
-import { closeSync, openSync, readSync } from 'node:fs';
 import { native } from '../native.js';
 import { MAX_REGION_PAGES, requireInteger, requireObject } from '../schema/arguments.js';
 import type { PageState, StateRuns } from '../schema/step.js';
+import { readMapCounts } from './map-counts.js';
 import { pidError } from './read.js';
 import { readSmaps, type SmapsVma } from './smaps.js';
 import { isAtLeast, parseKernelRelease, readKernelOption, readKernelRelease } from './system.js';
@@ -230,11 +230,12 @@ function pagemapStates(
   range: PagemapRange,
   options: Required<PagemapOptions>,
   smaps: LazySmaps,
+  frames: Float64Array | null = null,
 ): Uint8Array {
   const { checkHuge, checkZero } = options;
   const states = new Uint8Array(range.pages);
   reading(pid, () => {
-    native().readPageStates(pid, range.address, range.pages, checkHuge, checkZero, states);
+    native().readPages(pid, range.address, range.pages, checkHuge, checkZero, states, frames);
   });
   for (const { first, pages } of doubtfulParts(range, checkHuge, smaps)) {
     for (let page = first; page < first + pages; page++) {
@@ -246,9 +247,22 @@ function pagemapStates(
 
 /** One number a page, an index into PAGE_STATES. Errors as readPagemap. */
 export function readPageStates(pid: number, range: PagemapRange, options: PagemapOptions = {}): Uint8Array {
+  return readPages(pid, range, options);
+}
+
+/**
+ * The same.
+ * @param frames With CAP_SYS_ADMIN: receives the frame of each page, 0 for none, by the same reading of pagemap as the states.
+ */
+export function readPages(
+  pid: number,
+  range: PagemapRange,
+  options: PagemapOptions,
+  frames?: Float64Array,
+): Uint8Array {
   requireTarget(pid, range);
   const smaps = lazySmaps(pid);
-  const states = pagemapStates(pid, range, { ...DEFAULTS, ...options }, smaps);
+  const states = pagemapStates(pid, range, { ...DEFAULTS, ...options }, smaps, frames);
   if (!states.includes(UNKNOWN)) return states;
   for (const part of hugetlbParts(smaps(), range, native().pageSizeBytes)) {
     states.set(pagemapStates(pid, partOf(range, part), BY_BITS, smaps), part.first);
@@ -268,47 +282,28 @@ export function readPageStates(pid: number, range: PagemapRange, options: Pagema
       if (old === UNKNOWN) part[page] = state;
     });
   }
-  if (states.includes(UNKNOWN)) settleByMapCounts(pid, range, states);
+  if (states.includes(UNKNOWN) && countsMappings()) {
+    const shown = frames ?? framesIfShown(pid, range);
+    if (shown) settleByMapCounts(states, shown);
+  }
   return states;
 }
 
-/**
- * Settles the pages that are still unknown by how often their frames are mapped [Documentation/admin-guide/mm/pagemap.rst:
- * kpagecount]. Only root sees that; without, and on a kernel that may not count single pages, they stay unknown.
- */
-function settleByMapCounts(pid: number, range: PagemapRange, states: Uint8Array): void {
-  if (!countsMappings()) return;
+/** Undefined where they are not shown. */
+function framesIfShown(pid: number, range: PagemapRange): Float64Array | undefined {
   const frames = new Float64Array(range.pages);
-  let counts: number;
   try {
-    native().readFrames(pid, range.address, range.pages, frames);
-    counts = openSync('/proc/kpagecount', 'r');
+    native().readPages(pid, range.address, range.pages, true, true, new Uint8Array(range.pages), frames);
+    return frames;
   } catch {
-    return;
-  }
-  try {
-    for (let page = 0; page < states.length;) {
-      const pages = neighbours(frames, states, page);
-      if (pages > 0) settleRun(counts, frames[page] ?? 0, states.subarray(page, page + pages));
-      page += Math.max(1, pages);
-    }
-  } finally {
-    closeSync(counts);
+    return undefined;
   }
 }
 
-/** How many unknown pages from here on have frames that lie together, as those of a huge page do. */
-function neighbours(frames: Float64Array, states: Uint8Array, first: number): number {
-  const frame = frames[first] ?? 0;
-  let pages = 0;
-  while (frame !== 0 && states[first + pages] === UNKNOWN && frames[first + pages] === frame + pages) pages++;
-  return pages;
-}
-
-function settleRun(counts: number, frame: number, states: Uint8Array): void {
-  const mapped = new BigUint64Array(states.length);
-  if (readSync(counts, mapped, 0, mapped.byteLength, frame * 8) !== mapped.byteLength) return;
-  mapped.forEach((count, page) => {
+/** Settles the pages that are still unknown; without their frames they stay so. */
+function settleByMapCounts(states: Uint8Array, frames: Float64Array): void {
+  const isUnknown = (page: number): boolean => states[page] === UNKNOWN;
+  readMapCounts(frames, isUnknown, (page, count) => {
     if (count > 0n) states[page] = count === 1n ? EXCLUSIVE : SHARED;
   });
 }

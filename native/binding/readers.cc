@@ -6,7 +6,6 @@
 #include <string_view>
 
 #include "../core/access.h"
-#include "../core/frames.h"
 #include "../core/pagemap.h"
 #include "../core/probes.h"
 #include "../core/smaps.h"
@@ -51,14 +50,21 @@ ScanOptions options_argument(const Napi::CallbackInfo& info) {
                      boolean_argument(info, 4, "checkZero must be a boolean")};
 }
 
-// readPageStates(pid, address, pages, checkHuge, checkZero, states: Uint8Array)
-Napi::Value read_states(const Napi::CallbackInfo& info) {
+// readPages(pid, address, pages, checkHuge, checkZero, states: Uint8Array, frames: Float64Array or
+// null)
+Napi::Value read_states_and_frames(const Napi::CallbackInfo& info) {
   const PagesArgument range = pages_argument(info);
   const ScanOptions options = options_argument(info);
   auto states = typed_array_argument<Napi::Uint8Array>(
       info, 5, napi_uint8_array, range.pages, "states must be a Uint8Array with an element a page");
-  unwrap(info.Env(), read_page_states(range.pagemap.get(), range.address, range.pages, options,
-                                      states.Data(), nullptr));
+  PageFigures into{states.Data(), nullptr, nullptr};
+  if (!info[6].IsNull()) {
+    into.frames = typed_array_argument<Napi::Float64Array>(
+                      info, 6, napi_float64_array, range.pages,
+                      "frames must be null or a Float64Array with an element a page")
+                      .Data();
+  }
+  unwrap(info.Env(), read_pages(range.pagemap.get(), range.address, range.pages, options, into));
   return info.Env().Undefined();
 }
 
@@ -69,20 +75,10 @@ Napi::Value count_states(const Napi::CallbackInfo& info) {
   auto into = typed_array_argument<Napi::Float64Array>(info, 5, napi_float64_array, kPageStates,
                                                        "counts must be a Float64Array(6)");
   uint64_t counts[kPageStates]{};
-  unwrap(info.Env(), read_page_states(range.pagemap.get(), range.address, range.pages, options,
-                                      nullptr, counts));
+  unwrap(info.Env(), read_pages(range.pagemap.get(), range.address, range.pages, options,
+                                PageFigures{nullptr, counts, nullptr}));
   for (size_t state = 0; state < kPageStates; state++)
     into[state] = static_cast<double>(counts[state]);
-  return info.Env().Undefined();
-}
-
-// readFrames(pid, address, pages, frames: Float64Array)
-Napi::Value read_frame_numbers(const Napi::CallbackInfo& info) {
-  const PagesArgument range = pages_argument(info);
-  auto frames = typed_array_argument<Napi::Float64Array>(
-      info, 3, napi_float64_array, range.pages,
-      "frames must be a Float64Array with an element a page");
-  unwrap(info.Env(), read_frames(range.pagemap.get(), range.address, range.pages, frames.Data()));
   return info.Env().Undefined();
 }
 
@@ -234,9 +230,8 @@ Napi::Value find_zero_page(const Napi::CallbackInfo& info) {
 void export_readers(Napi::Env env, Napi::Object exports) {
   exports.Set("pageSizeBytes", Napi::Number::New(env, static_cast<double>(page_size())));
   exports.Set("readPagemap", Napi::Function::New(env, read_entries));
-  exports.Set("readPageStates", Napi::Function::New(env, read_states));
+  exports.Set("readPages", Napi::Function::New(env, read_states_and_frames));
   exports.Set("countPages", Napi::Function::New(env, count_states));
-  exports.Set("readFrames", Napi::Function::New(env, read_frame_numbers));
   exports.Set("readSmaps", Napi::Function::New(env, read_smaps_table));
   exports.Set("readStats", Napi::Function::New(env, read_stat_of_all));
   exports.Set("parseSmaps", Napi::Function::New(env, parse_smaps_table));

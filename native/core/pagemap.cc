@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -151,34 +152,79 @@ int entry_of_new_page(bool write, uint64_t* entry) {
 // The zero page is one frame for all on x86 and arm64 (ZERO_PAGE ignores the address), and a read
 // of new private memory maps it. 0 where this process may not see frame numbers.
 uint64_t zero_page_frame() {
+  static std::atomic<uint64_t> known{0};
   uint64_t entry = 0;
-  return entry_of_new_page(false, &entry) == 0 ? entry & kFrameNumber : 0;
-}
-
-// Settles the pages that may be the zero page where the kernel has no PAGEMAP_SCAN (before 6.7): by
-// their frames, which the entries show only to CAP_SYS_ADMIN [pagemap_open]; else they are unknown.
-void settle_by_frame(const uint64_t* entries, uint64_t count, Corrections* corrections) {
-  const uint64_t zero = zero_page_frame();
-  for (uint64_t i = 0; i < count; i++) {
-    if (!may_be_zero_page(entries[i])) continue;
-    const uint64_t frame = entries[i] & kFrameNumber;
-    const bool visible = zero != 0 && frame != 0;
-    if (!visible) corrections->settle(i, i + 1, kUnknown);
-    if (visible && frame == zero) corrections->settle(i, i + 1, kZero);
+  if (known == 0 && entry_of_new_page(false, &entry) == 0 && may_be_zero_page(entry)) {
+    known = entry & kFrameNumber;
   }
+  return known;
 }
 
-// Settles the pages that may be the zero page, of which there is one at least.
+// Settles the pages that may be the zero page, of which there is one at least: by their frames,
+// where the entries show them [pagemap_open: CAP_SYS_ADMIN], so that nothing can change in between;
+// else by PAGEMAP_SCAN. Where there is neither (before Linux 6.7) they are unknown.
 void settle_zero_pages(int fd, uint64_t start, const uint64_t* entries, uint64_t count,
                        Corrections* corrections) {
   uint64_t first = 0;
   uint64_t last = count;
   while (!may_be_zero_page(entries[first])) first++;
   while (!may_be_zero_page(entries[last - 1])) last--;
-  const int error = scan_pages(
-      fd, start + first * page_size(), last - first, only(kIsZeroPage),
-      [&](uint64_t from, uint64_t to) { corrections->settle(first + from, first + to, kZero); });
-  if (error != 0) settle_by_frame(entries, count, corrections);
+  const uint64_t zero = entries[first] & kFrameNumber ? zero_page_frame() : 0;
+  if (zero == 0) {
+    const int error = scan_pages(
+        fd, start + first * page_size(), last - first, only(kIsZeroPage),
+        [&](uint64_t from, uint64_t to) { corrections->settle(first + from, first + to, kZero); });
+    if (error == 0) return;
+  }
+  for (uint64_t i = first; i < last; i++) {
+    if (!may_be_zero_page(entries[i])) continue;
+    if (zero == 0) corrections->settle(i, i + 1, kUnknown);
+    if (zero != 0 && (entries[i] & kFrameNumber) == zero) corrections->settle(i, i + 1, kZero);
+  }
+}
+
+// Settles the pages of PMD-mapped huge pages. What has come since the entries were read is left.
+void settle_huge_pages(int fd, uint64_t start, const uint64_t* entries, uint64_t count,
+                       bool check_zero, Corrections* corrections) {
+  const auto settle = [&](const ScanFilter& filter, PageState state) {
+    scan_pages(fd, start, count, filter, [&](uint64_t first, uint64_t last) {
+      for (uint64_t i = first; i < last; i++) {
+        if (entries[i] & kPresent) corrections->settle(i, i + 1, state);
+      }
+    });
+  };
+  // The huge zero page is known by its entry alone; its pages look like shared ones of a file.
+  settle(ScanFilter{kIsZeroPage, kIsHuge | kIsZeroPage, 0}, kUnknown);
+  if (check_zero) settle(ScanFilter{0, kIsHuge | kIsZeroPage, 0}, kZero);
+}
+
+// Where the kernel tells what a frame is, if that is needed to know the huge zero page: it looks
+// like a shared page of a file, and before Linux 6.7 nothing but the flags of its frame says so.
+Fd open_frame_flags() {
+  if (probe_pagemap_scan() == 0) return Fd();
+  return Fd(open("/proc/kpageflags", O_RDONLY | O_CLOEXEC));
+}
+
+bool is_zero_frame(int flags_fd, uint64_t frame) {
+  // KPF_ZERO_PAGE [include/uapi/linux/kernel-page-flags.h].
+  constexpr uint64_t kIsZeroFrame = 1ULL << 24;
+  uint64_t flags = 0;
+  const off_t offset = static_cast<off_t>(frame * sizeof(flags));
+  return pread(flags_fd, &flags, sizeof(flags), offset) == sizeof(flags) &&
+         (flags & kIsZeroFrame) != 0;
+}
+
+Status frames_of(const uint64_t* entries, const uint8_t* states, uint64_t count, int flags_fd,
+                 double* frames) {
+  for (uint64_t i = 0; i < count; i++) {
+    const bool present = (entries[i] & kPresent) != 0 && states[i] != kZero;
+    const uint64_t frame = present ? entries[i] & kFrameNumber : 0;
+    if (present && frame == 0) return Failure{EPERM, "pagemap"};
+    const bool doubtful = present && states[i] == kShared && (entries[i] & kFileOrShared) != 0;
+    const bool is_zero = doubtful && flags_fd >= 0 && is_zero_frame(flags_fd, frame);
+    frames[i] = is_zero ? 0 : static_cast<double>(frame);
+  }
+  return Done{};
 }
 
 }  // namespace
@@ -199,43 +245,42 @@ Status read_pagemap(int fd, uint64_t address, uint64_t pages, uint64_t* entries)
   return read_entries(fd, address / page_size(), pages, entries);
 }
 
-Status read_page_states(int fd, uint64_t address, uint64_t pages, const ScanOptions& options,
-                        uint8_t* states, uint64_t* counts) {
+Status read_pages(int fd, uint64_t address, uint64_t pages, const ScanOptions& options,
+                  const PageFigures& into) {
   std::array<uint64_t, kChunkEntries> entries;
-  std::array<uint8_t, kChunkEntries> chunk_states;
+  std::array<uint8_t, kChunkEntries> states;
   std::array<uint64_t, kPageStates> totals{};
-  const uint64_t page = page_size();
+  const Fd flags = into.frames && options.check_huge ? open_frame_flags() : Fd();
   for (uint64_t done = 0; done < pages;) {
     const uint64_t count = std::min(kChunkEntries, pages - done);
-    const uint64_t start = address + done * page;
-    const Status read = read_entries(fd, start / page, count, entries.data());
+    const uint64_t start = address + done * page_size();
+    const Status read = read_pagemap(fd, start, count, entries.data());
     if (!read.ok()) return read;
 
     const uint64_t swapped_before = totals[kSwapped];
     const uint64_t doubtful = count_states(entries.data(), count, &totals);
     const bool settle_markers = totals[kSwapped] > swapped_before;
     const bool settle_zero = options.check_zero && doubtful > 0;
-    if (states || settle_zero || settle_markers || options.check_huge) {
-      for (uint64_t i = 0; i < count; i++) chunk_states[i] = state_of(entries[i]);
+    if (into.states || into.frames || settle_zero || settle_markers || options.check_huge) {
+      for (uint64_t i = 0; i < count; i++) states[i] = state_of(entries[i]);
     }
-    Corrections corrections(chunk_states.data(), totals.data());
+    Corrections corrections(states.data(), totals.data());
     for (uint64_t i = 0; settle_markers && i < count; i++) {
       if (may_be_marker(entries[i])) corrections.settle(i, i + 1, state_of_marker(entries[i]));
     }
     if (settle_zero) settle_zero_pages(fd, start, entries.data(), count, &corrections);
     if (options.check_huge) {
-      // The huge zero page is known by its entry alone; its pages look like shared ones of a file.
-      scan_pages(fd, start, count, ScanFilter{kIsZeroPage, kIsHuge | kIsZeroPage, 0},
-                 [&](uint64_t first, uint64_t last) { corrections.settle(first, last, kUnknown); });
-      if (options.check_zero) {
-        scan_pages(fd, start, count, ScanFilter{0, kIsHuge | kIsZeroPage, 0},
-                   [&](uint64_t first, uint64_t last) { corrections.settle(first, last, kZero); });
-      }
+      settle_huge_pages(fd, start, entries.data(), count, options.check_zero, &corrections);
     }
-    if (states) memcpy(states + done, chunk_states.data(), count);
+    if (into.states) memcpy(into.states + done, states.data(), count);
+    if (into.frames) {
+      const Status told =
+          frames_of(entries.data(), states.data(), count, flags.get(), into.frames + done);
+      if (!told.ok()) return told;
+    }
     done += count;
   }
-  if (counts) std::copy(totals.begin(), totals.end(), counts);
+  if (into.counts) std::copy(totals.begin(), totals.end(), into.counts);
   return Done{};
 }
 

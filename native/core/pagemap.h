@@ -34,14 +34,22 @@ struct ScanOptions {
   // unknown.
   bool check_huge;
   // Find out which pages are the zero page, which the entries show as they show a shared page: by
-  // PAGEMAP_SCAN, or where the kernel has none by frame number, which needs CAP_SYS_ADMIN. Without
-  // it such pages count as shared.
+  // frame number, which needs CAP_SYS_ADMIN, or by PAGEMAP_SCAN where the kernel has it. Without
+  // either such pages are unknown; unchecked they count as shared.
   bool check_zero;
 };
 
-// One state a page. `states` or `counts` (kPageStates long) may be null.
-Status read_page_states(int fd, uint64_t address, uint64_t pages, const ScanOptions& options,
-                        uint8_t* states, uint64_t* counts);
+// What is to be told of some pages, all by one reading of their entries. Each may be null.
+struct PageFigures {
+  uint8_t* states;   // one a page
+  uint64_t* counts;  // kPageStates long
+  // The number of the frame of each page; 0 where there is none of its own: not present, swapped,
+  // or the zero page, small or huge. EPERM where frames are not shown (CAP_SYS_ADMIN).
+  double* frames;
+};
+
+Status read_pages(int fd, uint64_t address, uint64_t pages, const ScanOptions& options,
+                  const PageFigures& into);
 
 // Whether ioctl(PAGEMAP_SCAN) works on this kernel: 0, or the errno.
 int probe_pagemap_scan();

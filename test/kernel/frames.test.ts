@@ -2,10 +2,12 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { fork } from '../../lib/api/forked-process.js';
 import type { ForkedProcess, ForkedRegion } from '../../lib/api/forked-process.js';
+import { LinuxBackend } from '../../lib/machine/linux/backend.js';
 import { FrameSnapshot, countFrames, readFrames, seesFrames } from '../../lib/proc/frames.js';
 import { countPages } from '../../lib/proc/pagemap.js';
 import { readSmaps } from '../../lib/proc/smaps.js';
 import { FeatureUnavailableError } from '../../lib/errors.js';
+import { countStates } from '../../lib/schema/state-runs.js';
 
 const PAGES = 1000;
 
@@ -108,6 +110,38 @@ describe.runIf(seesFrames())('with CAP_SYS_ADMIN', () => {
     await root.read(region);
     const { zero } = countPages(root.pid, root.placement(region));
     expect(countFrames(holders(region, root))).toBe(100 - zero);
+  });
+
+  test('states, zero page and frames of an observation are of one reading, whatever is written meanwhile', async () => {
+    const backend = await LinuxBackend.open('forked');
+    try {
+      const place = { process: 'root', region: 'memory' };
+      const range = { first: 0, pages: 2 ** 15 };
+      const selection = { ...range, from: 0, to: range.pages, stride: 1, pattern: 'random', seed: 7 } as const;
+      const how = { sharing: 'private', backing: 'anonymous', protection: 'rw' } as const;
+      await backend.execute({ op: 'map', ...place, ...how, ...range, populate: false, noreserve: false, offset: 0 });
+      let inBetween = 0;
+      for (let round = 0; round < 3; round++) {
+        const writer = { goesOn: true };
+        const written = Promise.all([
+          backend.execute({ op: 'advise', ...place, ...range, advice: 'dontneed' }),
+          backend.execute({ op: 'read', ...place, selection }),
+          backend.execute({ op: 'write', ...place, selection }),
+        ]).finally(() => (writer.goesOn = false));
+        while (writer.goesOn) {
+          const { observation } = await backend.execute({ op: 'observe', label: 'meanwhile' });
+          const { exclusive, shared, unknown } = countStates(observation?.processes[0]?.regions[0]?.states ?? []);
+          // Nobody else maps this memory: what looked shared was the zero page, whatever is in its place by now.
+          expect([shared, unknown]).toEqual([0, 0]);
+          expect(observation?.frames).toEqual({ memory: exclusive });
+          if (exclusive > 0 && exclusive < range.pages) inBetween++;
+        }
+        await written;
+      }
+      expect(inBetween).toBeGreaterThan(0);
+    } finally {
+      await backend.close();
+    }
   });
 
   test('a process that has ended is an error', async () => {

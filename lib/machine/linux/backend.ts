@@ -8,8 +8,8 @@ import { spawnBare } from '../../api/fresh-process.js';
 import type { EndingSignal } from '../../api/exit-status.js';
 import type { LimitedCgroup } from '../../api/limited-cgroup.js';
 import type { SystemChanges } from '../../api/system-changes.js';
-import { countFrames, seesFrames } from '../../proc/frames.js';
-import type { FrameHolder } from '../../proc/frames.js';
+import { seesFrames } from '../../proc/frames.js';
+import type { FrameSet } from '../../proc/frames.js';
 import { readCommit, readHostFacts } from '../../proc/host.js';
 import { commitFigures, readMeminfo } from '../../proc/meminfo.js';
 import { isChargedAtFork, readSmaps, vmaPages } from '../../proc/smaps.js';
@@ -18,7 +18,6 @@ import { countPages } from '../../proc/pagemap.js';
 import { readSystemSwapPages, requireExactSwap } from '../../proc/swap.js';
 import { readHugetlbPool, requireExactHugetlb } from '../../proc/hugetlb.js';
 import { readStatm } from '../../proc/stat.js';
-import type { Figure } from '../../schema/figure.js';
 import type { HostFacts } from '../../schema/facts.js';
 import type { PageRun } from '../../schema/selection.js';
 import type { CommitReading, Outcome, Step, StepOf } from '../../schema/step.js';
@@ -227,7 +226,7 @@ export class LinuxBackend implements Backend {
         requireAllowed(this.#tree, 'A cgroup', 'cgroup').join(step.process, this.#tracked(step.process).process);
         return {};
       case 'observe':
-        return { observation: { label: step.label, processes: await this.#observeAll(), ...this.#frames() } };
+        return { observation: { label: step.label, ...(await this.#observeAll()) } };
     }
   }
 
@@ -331,22 +330,8 @@ export class LinuxBackend implements Backend {
     return { outcome, commit };
   }
 
-  /** Page frames behind each region, where they are shown. */
-  #frames(): { frames?: Record<string, Figure> } {
-    if (!this.#seesFrames) return {};
-    const holders = new Map<string, FrameHolder[]>();
-    for (const { process, regions } of this.#processes.values()) {
-      if (process.status) continue;
-      for (const [region, handle] of regions) {
-        if (!process.has(handle)) continue;
-        holders.set(region, [...(holders.get(region) ?? []), { pid: process.pid, ...process.placement(handle) }]);
-      }
-    }
-    const counts = [...holders].map(([region, some]) => [region, countFrames(some, this.#hasMergeable)]);
-    return { frames: Object.fromEntries(counts) as Record<string, Figure> };
-  }
-
   async #observeAll() {
+    const frames = this.#seesFrames ? new Map<string, FrameSet>() : undefined;
     const observed = [];
     for (const [name, { process, regions }] of this.#processes) {
       if (process.status) continue;
@@ -354,11 +339,12 @@ export class LinuxBackend implements Backend {
       for (const [region, handle] of regions) {
         if (process.has(handle)) placements.set(region, process.placement(handle));
       }
-      observed.push(observeProcess(name, process, placements, this.facts.pageSizeBytes));
+      observed.push(observeProcess(name, process, placements, this.facts.pageSizeBytes, frames));
       // Reading is work on this thread: let others have their turn between processes.
       await new Promise(setImmediate);
     }
-    return observed;
+    if (!frames) return { processes: observed };
+    return { processes: observed, frames: Object.fromEntries([...frames].map(([region, { size }]) => [region, size])) };
   }
 }
 

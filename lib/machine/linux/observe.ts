@@ -1,6 +1,7 @@
 /** What a region of a process is, by two independent readers: pagemap for the pages, smaps for the figures. */
 import type { ForkedProcess, Placement } from '../../api/forked-process.js';
-import { appendRun, appendStateRuns, isHugetlb, readPageStates } from '../../proc/pagemap.js';
+import { FrameSet } from '../../proc/frames.js';
+import { appendRun, appendStateRuns, isHugetlb, readPages } from '../../proc/pagemap.js';
 import type { PagemapOptions } from '../../proc/pagemap.js';
 import { readSmaps, totalsKb, vmaPages } from '../../proc/smaps.js';
 import type { SmapsVma } from '../../proc/smaps.js';
@@ -20,13 +21,23 @@ type KnownCounts = Record<(typeof COUNTED)[number], Figure>;
 
 const HIDDEN: Figure = { unknown: 'smaps of this kernel leaves out huge pages that may not be read (PROT_NONE)' };
 
+/** A region in one process. */
+interface Place extends Placement {
+  pid: number;
+  pageSize: number;
+  /** Those of the region in all processes, where they are shown. */
+  frames: FrameSet | undefined;
+}
+
 /** What pagemap tells of one VMA. */
-function readStates(pid: number, placement: Placement, vma: Vma, pageSize: number, options: PagemapOptions): StateRuns {
+function readStates({ pid, address: start, pageSize, frames }: Place, vma: Vma, options: PagemapOptions): StateRuns {
   const runs: StateRuns = [];
   for (let page = vma.first; page < vma.first + vma.pages;) {
     const pages = Math.min(PAGES_PER_READ, vma.first + vma.pages - page);
-    const address = placement.address + BigInt(page) * BigInt(pageSize);
-    appendStateRuns(runs, readPageStates(pid, { address, pages }, options));
+    const address = start + BigInt(page) * BigInt(pageSize);
+    const found = frames && new Float64Array(pages);
+    appendStateRuns(runs, readPages(pid, { address, pages }, options, found));
+    if (found) frames.add(found);
     page += pages;
   }
   return runs;
@@ -97,24 +108,21 @@ function describeVma(vma: SmapsVma, start: bigint, pageSize: number): Vma {
 }
 
 function observePages(
-  pid: number,
-  placement: Placement,
+  place: Place,
   vma: Vma,
   { fieldsKb, vmFlags }: SmapsVma,
-  pageSize: number,
 ): { states: StateRuns; counts: KnownCounts } {
   const pagesOf = (...fields: string[]): number =>
-    (fields.reduce((kb, field) => kb + (fieldsKb[field] ?? 0), 0) * 1024) / pageSize;
+    (fields.reduce((kb, field) => kb + (fieldsKb[field] ?? 0), 0) * 1024) / place.pageSize;
   const rss = pagesOf('Rss');
   if (isHugetlb({ vmFlags })) {
     // It has no zero page, so that nothing is in doubt.
-    const states = readStates(pid, placement, vma, pageSize, { checkHuge: false, checkZero: false });
+    const states = readStates(place, vma, { checkHuge: false, checkZero: false });
     return { states, counts: countStates(states) };
   }
   // MADV_HUGEPAGE.
-  if (!vmFlags.includes('hg'))
-    return settleUnknown(readStates(pid, placement, vma, pageSize, { checkHuge: false }), rss);
-  return settleHuge(readStates(pid, placement, vma, pageSize, { checkHuge: true }), {
+  if (!vmFlags.includes('hg')) return settleUnknown(readStates(place, vma, { checkHuge: false }), rss);
+  return settleHuge(readStates(place, vma, { checkHuge: true }), {
     rss,
     exclusive: pagesOf('Private_Clean', 'Private_Dirty'),
     shared: pagesOf('Shared_Clean', 'Shared_Dirty'),
@@ -127,16 +135,11 @@ export function isOfRegion(vma: SmapsVma, { start, end }: { start: bigint; end: 
   return vma.start >= start && vma.end <= end && !vma.vmFlags.includes('dd');
 }
 
-function observeRegion(
-  name: string,
-  pid: number,
-  placement: Placement,
-  all: SmapsVma[],
-  pageSize: number,
-): RegionObservation {
-  const end = placement.address + BigInt(placement.pages) * BigInt(pageSize);
-  const own = all.filter((vma) => isOfRegion(vma, { start: placement.address, end }));
-  const vmas = own.map((vma) => describeVma(vma, placement.address, pageSize));
+function observeRegion(name: string, place: Place, all: SmapsVma[]): RegionObservation {
+  const { address: start, pages: length, pageSize } = place;
+  const end = start + BigInt(length) * BigInt(pageSize);
+  const own = all.filter((vma) => isOfRegion(vma, { start, end }));
+  const vmas = own.map((vma) => describeVma(vma, start, pageSize));
   const states: StateRuns = [];
   const counts: KnownCounts = { exclusive: 0, shared: 0, zero: 0, swapped: 0, 'not-present': 0 };
   const count = (state: keyof KnownCounts, more: Figure): void => {
@@ -151,26 +154,31 @@ function observeRegion(
     const vma = vmas[index];
     if (!vma) return;
     leaveHole(vma.first);
-    const settled = observePages(pid, placement, vma, smaps, pageSize);
+    const settled = observePages(place, vma, smaps);
     for (const [pages, state] of settled.states) appendRun(states, pages, state);
     for (const state of COUNTED) count(state, settled.counts[state]);
     page = vma.first + vma.pages;
   });
-  leaveHole(placement.pages);
-  return { region: name, pages: placement.pages, states, counts, smapsKb: totalsKb(own), vmas };
+  leaveHole(length);
+  return { region: name, pages: length, states, counts, smapsKb: totalsKb(own), vmas };
 }
 
-/** Observes all regions of a process that is parked. Reading faults nothing in it. */
+/**
+ * Observes all regions of a process that is parked. Reading faults nothing in it.
+ * @param frames Of each region, where they are shown, to be added to.
+ */
 export function observeProcess(
   name: string,
   process: ForkedProcess,
   regions: ReadonlyMap<string, Placement>,
   pageSize: number,
+  frames?: Map<string, FrameSet>,
 ): ProcessObservation {
   const vmas = regions.size > 0 ? readSmaps(process.pid) : [];
-  const observed = [...regions].map(([region, placement]) =>
-    observeRegion(region, process.pid, placement, vmas, pageSize),
-  );
+  const observed = [...regions].map(([region, placement]) => {
+    if (frames && !frames.has(region)) frames.set(region, new FrameSet());
+    return observeRegion(region, { ...placement, pid: process.pid, pageSize, frames: frames?.get(region) }, vmas);
+  });
   // A region whose every page has been unmapped is no more.
   return { process: name, regions: observed.filter((region) => region.vmas.length > 0) };
 }
