@@ -14,6 +14,8 @@ export const QEMU_FD = { image: 3, console: 4, port: 5 } as const;
 interface Platform {
   program: string;
   machine: string[];
+  /** What TCG emulates. */
+  cpu: string;
   console: string;
   /** The serial port of the results, and how the guest names it. */
   port: string[];
@@ -25,6 +27,9 @@ const PLATFORMS: Record<string, Platform> = {
   x64: {
     program: 'qemu-system-x86_64',
     machine: ['-machine', 'pc'],
+    // With `rep stosb` for what is fast (erms), each byte of a page that the kernel clears is emulated by itself: touching
+    // memory takes four times as long. Page tables have four levels, as on most machines: to walk a fifth takes time.
+    cpu: 'max,la57=off,erms=off',
     console: 'ttyS0',
     port: ['-serial', 'chardev:port'],
     portName: 'ttyS1',
@@ -35,6 +40,7 @@ const PLATFORMS: Record<string, Platform> = {
   arm64: {
     program: 'qemu-system-aarch64',
     machine: ['-machine', 'virt,gic-version=max'],
+    cpu: 'max',
     console: 'ttyAMA0',
     // The board has one serial port; the driver of the second is built into kernels as that of the PC's is.
     port: ['-device', 'pci-serial,chardev=port'],
@@ -91,13 +97,15 @@ export interface QemuOptions {
   /** A multiple of 1 MiB. */
   memoryBytes: number;
   cpus: number;
+  /** How many of `cpus` run; the guest may switch on the others. Default: all. */
+  cpusAtBoot?: number;
   /** Which hierarchies of cgroups the guest mounts. Default 'v2'. */
   cgroup?: 'v1' | 'v2';
 }
 
 /** The arguments of qemu. The image, the console and the port are descriptors that it inherits. */
 export function qemuArguments(options: QemuOptions, accelerator: Accelerator, arch: string = process.arch): string[] {
-  const { machine, console, port, portName } = platform(arch);
+  const { machine, cpu, console, port, portName } = platform(arch);
   const words = [
     `console=${console}`,
     'quiet',
@@ -110,11 +118,12 @@ export function qemuArguments(options: QemuOptions, accelerator: Accelerator, ar
     // A host that is short of time may give the timer no chance, and the kernel then panics at boot (IO-APIC + timer).
     ...(accelerator === 'tcg' ? ['no_timer_check'] : []),
     `COWLAB_PORT=${portName}`,
+    ...(options.cpusAtBoot === undefined ? [] : [`maxcpus=${String(options.cpusAtBoot)}`]),
     ...(options.cgroup === 'v1' ? ['COWLAB_CGROUP=v1'] : []),
   ];
   return [
     ...machine,
-    ...(accelerator === 'kvm' ? ['-accel', 'kvm', '-cpu', 'host'] : ['-accel', 'tcg,thread=multi', '-cpu', 'max']),
+    ...(accelerator === 'kvm' ? ['-accel', 'kvm', '-cpu', 'host'] : ['-accel', 'tcg,thread=multi', '-cpu', cpu]),
     ...['-m', `${String(options.memoryBytes / 2 ** 20)}M`, '-smp', String(options.cpus)],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-kernel', options.kernel, '-initrd', `/dev/fd/${String(QEMU_FD.image)}`, '-append', words.join(' ')],

@@ -121,7 +121,10 @@ function outcomeOf(parse: () => SmapsVma[]): Parsed {
   }
 }
 
-describe('the native parser and parseSmaps', () => {
+/** What no kernel's rules decide is left out of the guests of scripts/test-vm.js, which are slow. */
+const describeTexts = describe.skipIf(process.env['COWLAB_GUEST'] === '1');
+
+describeTexts('the native parser and parseSmaps', () => {
   it('find the same in every text of the form of smaps', () => {
     fc.assert(
       fc.property(texts, (text) => {
@@ -327,7 +330,7 @@ describe('a table', () => {
   });
 });
 
-describe('a saved tree of /proc', () => {
+describeTexts('a saved tree of /proc', () => {
   let root: string;
 
   beforeEach(() => {

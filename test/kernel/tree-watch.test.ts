@@ -13,6 +13,8 @@ import { bounds } from '../../lib/schema/figure.js';
 import { KERNEL_THREAD, whyNoKernelThread } from './kernel-thread.js';
 
 const MIB_PAGES = 256;
+/** Fewer where each takes long, as in an emulated machine. */
+const RACES = process.env['COWLAB_SHORT'] === '1' ? 8 : 20;
 const opened: ForkedProcess[] = [];
 afterEach(async () => {
   for (const one of opened.splice(0).reverse()) await one.close();
@@ -171,7 +173,7 @@ describe('a watched tree', () => {
     let older = await parent.fork();
     opened.push(older);
     const watch = watchOf(parent.pid);
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < RACES; round++) {
       watch.sample();
       const before = bounds(of(parent, watch.sample()).copiedKb).max;
       const state = { forked: false };

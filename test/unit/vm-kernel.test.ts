@@ -121,12 +121,13 @@ describe('qemu', () => {
   test('is told the accelerator, the memory, and by words for PID 1 the port and the cgroups', () => {
     const options = { kernel: '/k', memoryBytes: 2 ** 30, cpus: 3, cgroup: 'v1' as const };
     const text = qemuArguments(options, 'tcg', 'x64').join(' ');
-    expect(text).toMatch(/-accel tcg,thread=multi -cpu max -m 1024M -smp 3 .*-no-reboot -kernel \/k/);
+    expect(text).toMatch(/-accel tcg,thread=multi -cpu max,la57=off,erms=off -m 1024M -smp 3 .*-no-reboot -kernel \/k/);
     expect(text).toMatch(/console=ttyS0 .*COWLAB_PORT=ttyS1 COWLAB_CGROUP=v1/);
     const arm = qemuArguments({ ...options, cgroup: 'v2' }, 'kvm', 'arm64').join(' ');
     expect(arm).toMatch(/-machine virt.* -accel kvm -cpu host/);
     expect(arm).toMatch(/console=ttyAMA0 .*COWLAB_PORT=ttyS0 /);
-    expect(arm).not.toMatch(/COWLAB_CGROUP/);
+    expect(arm).not.toMatch(/COWLAB_CGROUP|maxcpus/);
+    expect(qemuArguments({ ...options, cpusAtBoot: 1 }, 'tcg', 'x64').join(' ')).toMatch(/-smp 3 .* maxcpus=1 /);
   });
 
   test('KVM opens if its device does', () => {
