@@ -52,20 +52,24 @@ export interface NativeProbeResults {
   capSysAdmin: boolean;
 }
 
-/** A column an element a VMA (native/core/smaps.h). */
+/** SmapsTable of native/core/smaps.h: an element a VMA, or a body, which may be that of many. */
 export interface NativeSmaps {
   starts: BigUint64Array;
   ends: BigUint64Array;
   perms: Uint8Array;
   vmFlags: BigUint64Array;
   vmFlagNames: string[];
+  /** Which body each VMA has. */
+  bodies: Uint32Array;
   fieldNames: string[];
-  /** One for each name. */
-  columnsKb: Float64Array[];
-  /** What no column holds, VMA by VMA, with where each begins in it, and where its path does. */
+  /** Body by body, one for each name; NaN for a body without the field. */
+  figuresKb: Float64Array;
+  /** The first lines, with where that of each VMA begins. */
   text: Buffer;
   textStarts: Float64Array;
-  pathStarts: Float64Array;
+  /** The lines without a unit, with where those of each body begin. */
+  others: Buffer;
+  otherStarts: Float64Array;
 }
 
 /** A line of another form. */

@@ -14,7 +14,25 @@ import type { SmapsVma } from './smaps.js';
 /** The bits of {@link SmapsTable.perms}, in the order of native/core/smaps.h. */
 export const SMAPS_PERMS = { read: 1, write: 2, execute: 4, shared: 8, file: 16 } as const;
 
-const NEWLINE = 10;
+/** An object whose values are made when they are first asked for. */
+function lazily<Value>(names: readonly string[], make: (index: number) => Value): Record<string, Value> {
+  const all: Record<string, Value> = {};
+  for (const [index, name] of names.entries()) {
+    const get = (): Value => {
+      const value = make(index);
+      Object.defineProperty(all, name, { value });
+      return value;
+    };
+    Object.defineProperty(all, name, { get, enumerable: true, configurable: true });
+  }
+  return all;
+}
+
+function rowOf(lines: string): SmapsVma {
+  const [vma] = parseSmaps(lines);
+  if (!vma) throw new Error('a row of the table has no text');
+  return vma;
+}
 
 /** VMAs in address order: element i of each column is about VMA i. */
 export class SmapsTable {
@@ -28,23 +46,29 @@ export class SmapsTable {
   readonly vmFlags: BigUint64Array;
   /** The two-letter flags that occur, such as 'ac'. Each table has an order of its own. */
   readonly vmFlagNames: readonly string[];
-  /** Every field whose unit is kB, known to cowlab or not, in the kernel's order; NaN for a VMA without it. */
+  /**
+   * Every field whose unit is kB, known to cowlab or not, in the kernel's order; NaN for a VMA without it. A column is made
+   * when it is first asked for.
+   */
   readonly fieldsKb: Readonly<Record<string, Float64Array>>;
   /** The lines that no column holds, as the kernel wrote them. */
-  readonly #text: Buffer;
-  readonly #textStarts: Float64Array;
-  readonly #pathStarts: Float64Array;
+  readonly #lines: Pick<NativeSmaps, 'text' | 'textStarts' | 'bodies' | 'others' | 'otherStarts'>;
 
-  constructor({ fieldNames, columnsKb, text, textStarts, pathStarts, ...columns }: NativeSmaps) {
+  constructor({ fieldNames, figuresKb, ...columns }: NativeSmaps) {
     this.starts = columns.starts;
     this.ends = columns.ends;
     this.perms = columns.perms;
     this.vmFlags = columns.vmFlags;
     this.vmFlagNames = columns.vmFlagNames;
-    this.fieldsKb = Object.fromEntries(fieldNames.map((name, index) => [name, columnsKb[index] ?? new Float64Array()]));
-    this.#text = text;
-    this.#textStarts = textStarts;
-    this.#pathStarts = pathStarts;
+    const { bodies } = columns;
+    this.fieldsKb = lazily(fieldNames, (index) => {
+      const column = new Float64Array(bodies.length);
+      for (let row = 0; row < column.length; row++) {
+        column[row] = figuresKb[(bodies[row] ?? 0) * fieldNames.length + index] ?? NaN;
+      }
+      return column;
+    });
+    this.#lines = columns;
   }
 
   /** How many VMAs there are. */
@@ -68,22 +92,26 @@ export class SmapsTable {
 
   /** As {@link SmapsVma.path}. @throws RangeError for a VMA that is not there. */
   path(index: number): string {
-    this.#require(index);
-    const start = this.#pathStarts[index] ?? 0;
-    return this.#text.toString('utf8', start, this.#text.indexOf(NEWLINE, start));
+    return rowOf(this.#firstLine(index)).path;
   }
 
   /** A VMA as readSmaps gives it. @throws RangeError for one that is not there. */
   vma(index: number): SmapsVma {
-    this.#require(index);
-    const text = this.#text.toString('utf8', this.#textStarts[index], this.#textStarts[index + 1]);
-    const [vma] = parseSmaps(text);
-    if (!vma) throw new Error('a row of the table has no text');
+    const first = this.#firstLine(index);
+    const { bodies, others, otherStarts } = this.#lines;
+    const body = bodies[index] ?? 0;
+    const vma = rowOf(first + others.toString('utf8', otherStarts[body], otherStarts[body + 1]));
     for (const [field, column] of Object.entries(this.fieldsKb)) {
       const kb = column[index] ?? NaN;
       if (!Number.isNaN(kb)) vma.fieldsKb[field] = kb;
     }
     return vma;
+  }
+
+  #firstLine(index: number): string {
+    this.#require(index);
+    const { text, textStarts } = this.#lines;
+    return text.toString('utf8', textStarts[index], textStarts[index + 1]);
   }
 
   #require(index: number): void {

@@ -96,38 +96,25 @@ Napi::Array strings_of(Napi::Env env, const std::vector<std::string>& strings) {
   return array;
 }
 
-// A Float64Array for each of the fields.
-Napi::Array columns_of(Napi::Env env, const SmapsTable& table) {
-  const size_t width = table.field_names.size();
-  const size_t rows = table.starts.size();
-  Napi::Array arrays = Napi::Array::New(env, width);
-  std::vector<double*> columns;
-  for (size_t column = 0; column < width; column++) {
-    Napi::Float64Array array = Napi::Float64Array::New(env, rows);
-    columns.push_back(array.Data());
-    arrays.Set(static_cast<uint32_t>(column), array);
-  }
-  const double* figure = table.figures_kb.data();
-  for (size_t row = 0; row < rows; row++) {
-    for (double* column : columns) column[row] = *figure++;
-  }
-  return arrays;
-}
-
 Napi::Object table_of(Napi::Env env, const SmapsTable& table) {
   Napi::Object result = Napi::Object::New(env);
   result.Set("starts", copy_of<Napi::BigUint64Array>(env, table.starts));
   result.Set("ends", copy_of<Napi::BigUint64Array>(env, table.ends));
   result.Set("perms", copy_of<Napi::Uint8Array>(env, table.perms));
-  result.Set("vmFlags", copy_of<Napi::BigUint64Array>(env, table.flags));
+  auto flags = Napi::BigUint64Array::New(env, table.bodies.size());
+  for (size_t row = 0; row < table.bodies.size(); row++)
+    flags[row] = table.flags[table.bodies[row]];
+  result.Set("vmFlags", flags);
   std::vector<std::string> flag_names;
   for (const auto [first, second] : table.flag_names) flag_names.push_back({first, second});
   result.Set("vmFlagNames", strings_of(env, flag_names));
   result.Set("fieldNames", strings_of(env, table.field_names));
-  result.Set("columnsKb", columns_of(env, table));
+  result.Set("figuresKb", copy_of<Napi::Float64Array>(env, table.figures_kb));
   result.Set("text", Napi::Buffer<char>::Copy(env, table.text.data(), table.text.size()));
   result.Set("textStarts", copy_of<Napi::Float64Array>(env, table.text_starts));
-  result.Set("pathStarts", copy_of<Napi::Float64Array>(env, table.path_starts));
+  result.Set("bodies", copy_of<Napi::Uint32Array>(env, table.bodies));
+  result.Set("others", Napi::Buffer<char>::Copy(env, table.others.data(), table.others.size()));
+  result.Set("otherStarts", copy_of<Napi::Float64Array>(env, table.other_starts));
   return result;
 }
 

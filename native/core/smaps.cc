@@ -7,6 +7,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #include "fd.h"
@@ -46,6 +47,7 @@ constexpr std::array<uint8_t, 256> kHexDigits = [] {
 }();
 
 bool is_digit(char letter) { return letter >= '0' && letter <= '9'; }
+bool is_field(std::string_view line) { return !line.empty() && line[0] >= 'A' && line[0] <= 'Z'; }
 bool is_flag(char letter) {
   return (letter >= 'a' && letter <= 'z') || is_digit(letter) || letter == '?';
 }
@@ -89,11 +91,6 @@ class Header {
     return true;
   }
 
-  void skip_spaces() {
-    while (take(' ')) continue;
-  }
-
-  size_t at() const { return at_; }
   bool at_end() const { return at_ == line_.size(); }
 
  private:
@@ -105,7 +102,6 @@ struct Mapping {
   uint64_t start;
   uint64_t end;
   uint8_t perms;
-  size_t path;
 };
 
 // 'start-end perms offset device inode  path' [show_map_vma].
@@ -124,9 +120,8 @@ bool parse_header(std::string_view line, Mapping* mapping) {
                            header.take_hex(&ignored, kAny, ':') &&
                            header.take_hex(&ignored, kAny, ' ') && header.take_inode(&is_anonymous);
   if (!well_formed || (!header.at_end() && !header.take(' '))) return false;
-  header.skip_spaces();
   if (!is_anonymous) perms |= kOfFile;
-  *mapping = Mapping{start, end, perms, header.at()};
+  *mapping = Mapping{start, end, perms};
   return true;
 }
 
@@ -179,15 +174,57 @@ size_t place_of(const Name& name, std::vector<Name>* names) {
 
 size_t SmapsParser::take(std::string_view text) {
   size_t at = 0;
+  // Where the body of the record at hand begins, if it does so in this text.
+  constexpr size_t kNowhere = std::string_view::npos;
+  size_t body = kNowhere;
   while (!done()) {
     at += take_known(text.substr(at));
     const std::string_view rest = text.substr(at);
     const size_t newline = rest.find('\n');
     if (newline == std::string_view::npos) break;
     take_line(rest.substr(0, newline));
+    if (done()) break;
+    const size_t end_of_record = at;
     at += newline + 1;
+    if (is_field(rest)) continue;
+    if (body != kNowhere) keep_body(text.substr(body, end_of_record - body));
+    body = at;
+    at += take_body(text.substr(at));
+    if (at > body) body = kNowhere;
   }
   return at;
+}
+
+// Takes the lines of the record at hand if they are those of an earlier one, all of them.
+size_t SmapsParser::take_body(std::string_view text) {
+  const KnownBody& body = body_like(text);
+  const size_t length = body.lines.size();
+  if (range_ || length == 0 || text.size() == length || !text.starts_with(body.lines) ||
+      is_field(text.substr(length))) {
+    return 0;
+  }
+  table_.bodies.push_back(body.index);
+  line_number_ += body.line_count;
+  // Nothing of this record is left to be put into the table, and the next is like the one before.
+  wanted_ = false;
+  next_field_ = fields_.size();
+  return length;
+}
+
+// Keeps the lines of the record that was put into the table last.
+void SmapsParser::keep_body(std::string_view lines) {
+  if (range_) return;
+  KnownBody& body = body_like(lines);
+  body.lines = lines;
+  body.line_count = fields_.size();
+  body.index = table_.bodies.back();
+}
+
+// The one that is kept of those that begin like this: with the same size, Rss and Pss.
+SmapsParser::KnownBody& SmapsParser::body_like(std::string_view text) {
+  constexpr size_t kBeginning = 5 * kFigureLine;
+  const size_t hash = std::hash<std::string_view>{}(text.substr(0, kBeginning));
+  return known_bodies_[hash % known_bodies_.size()];
 }
 
 // The lines that are as in the record before, but for their figures.
@@ -235,7 +272,7 @@ void SmapsParser::take_end(std::string_view line) {
 
 void SmapsParser::take_line(std::string_view line) {
   line_number_++;
-  if (!line.empty() && line[0] >= 'A' && line[0] <= 'Z') {
+  if (is_field(line)) {
     take_field(line);
   } else {
     take_header(line);
@@ -258,7 +295,6 @@ void SmapsParser::take_header(std::string_view line) {
   table_.ends.push_back(mapping.end);
   table_.perms.push_back(mapping.perms);
   table_.text_starts.push_back(static_cast<double>(table_.text.size()));
-  table_.path_starts.push_back(static_cast<double>(table_.text.size() + mapping.path));
   table_.text.append(line).push_back('\n');
 }
 
@@ -267,15 +303,17 @@ void SmapsParser::end_record() {
   fields_.resize(next_field_);
   next_field_ = 0;
   if (!wanted_) return;
+  table_.bodies.push_back(static_cast<uint32_t>(table_.flags.size()));
+  table_.other_starts.push_back(static_cast<double>(table_.others.size()));
   uint64_t flags = 0;
-  const size_t row = table_.figures_kb.size();
-  table_.figures_kb.resize(row + table_.field_names.size(), kNone);
+  const size_t at = table_.figures_kb.size();
+  table_.figures_kb.resize(at + table_.field_names.size(), kNone);
   for (const Field& field : fields_) {
     if (field.is_figure) {
-      table_.figures_kb[row + *field.column] = field.figure_kb;
+      table_.figures_kb[at + *field.column] = field.figure_kb;
     } else {
       flags |= field.flags;
-      table_.text.append(field.line);
+      table_.others.append(field.line);
     }
   }
   table_.flags.push_back(flags);
@@ -338,12 +376,12 @@ bool SmapsParser::find_column(Field* field) {
   return true;
 }
 
-// Gives the rows that are there a figure more, which none of them has.
+// Gives the bodies that are there a figure more, which none of them has.
 void SmapsParser::widen(size_t width) {
-  const size_t rows = table_.flags.size();
-  std::vector<double> wider(rows * (width + 1), kNone);
-  for (size_t row = 0; row < rows; row++) {
-    std::copy_n(&table_.figures_kb[row * width], width, &wider[row * (width + 1)]);
+  const size_t bodies = table_.flags.size();
+  std::vector<double> wider(bodies * (width + 1), kNone);
+  for (size_t body = 0; body < bodies; body++) {
+    std::copy_n(&table_.figures_kb[body * width], width, &wider[body * (width + 1)]);
   }
   table_.figures_kb = std::move(wider);
 }

@@ -64,17 +64,22 @@ async function round(comparison, program, runs, floorFirst) {
   const ourNs = [];
   const floorNs = [];
   const peerNs = peers.map(() => /** @type {number[]} */ ([]));
+  /** @param {import('./ours.js').Runner} runner */
+  const turnOf = async (runner) => {
+    if (comparison.warm) await runner.run();
+    return runner.run();
+  };
   try {
     for (let i = -WARM_UP_RUNS; i < runs; i++) {
-      const first = floorFirst ? await floor.run() : [];
-      const [our = NaN, ...ourCounts] = await ours.run();
-      const [its = NaN, ...itsCounts] = floorFirst ? first : await floor.run();
+      const first = floorFirst ? await turnOf(floor) : [];
+      const [our = NaN, ...ourCounts] = await turnOf(ours);
+      const [its = NaN, ...itsCounts] = floorFirst ? first : await turnOf(floor);
       if (ourCounts.join() !== itsCounts.join()) {
         throw new Error(`${comparison.name}: we count ${ourCounts.join()}, C counts ${itsCounts.join()}`);
       }
       for (const [index, { runner, per, every = 1 }] of peers.entries()) {
         if (typeof runner === 'string' || i % every !== 0) continue;
-        const [ns = NaN] = await runner.run();
+        const [ns = NaN] = await turnOf(runner);
         if (i >= 0) peerNs[index]?.push(ns / per);
       }
       if (i < 0) continue;

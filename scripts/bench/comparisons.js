@@ -32,6 +32,8 @@ const PAGES_PER_MIB = 256;
  * @property {number} per What one run is divided by: its pages, or 1.
  * @property {number} [rounds] How often both sides get new memory, each side first in turn: whether its pages lie
  *   together makes a fork up to twice as fast, and that is luck.
+ * @property {boolean} [warm] Each run comes after one that is not counted: what waited for the others finds caches and the
+ *   clock of its processor cold, which counts for more where a run of one side takes ten times as long as that of another.
  * @property {number} [needsMib] Memory that must be available.
  * @property {{ ratio: number } | { addedNs: number } | { mostNs: number }} bar
  * @property {(program: string) => Promise<{ ours: Runner, floor: Floor, others: Floor[], peers?: Peer[] }>} start

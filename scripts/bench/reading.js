@@ -130,9 +130,10 @@ export const READING = [
     },
   },
   {
-    name: 'smaps, 5,000 VMAs, in columns',
+    name: 'smaps, 5,000 VMAs, in columns, and the sum of one',
     runs: 60,
     rounds: 3,
+    warm: true,
     per: 1,
     bar: { ratio: Infinity },
     start: async (program) => {
