@@ -381,7 +381,7 @@ void SmapsParser::widen(size_t width) {
   const size_t bodies = table_.flags.size();
   std::vector<double> wider(bodies * (width + 1), kNone);
   for (size_t body = 0; body < bodies; body++) {
-    std::copy_n(&table_.figures_kb[body * width], width, &wider[body * (width + 1)]);
+    std::copy_n(table_.figures_kb.data() + body * width, width, wider.data() + body * (width + 1));
   }
   table_.figures_kb = std::move(wider);
 }
