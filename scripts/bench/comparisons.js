@@ -1,9 +1,10 @@
 /** What is compared: ours, the floor in C, and what others take for the same. */
-import { Floor, NODE_SPAWN, PEERS } from './floor.js';
+import { Floor, NODE_SPAWN, PEERS, loadForkInNode } from './floor.js';
 import {
   addToNumber,
   copyOnWrite,
   forkCall,
+  forkCallsOfHugePages,
   forkExitWait,
   forkOfSmallRoot,
   readMark,
@@ -119,7 +120,9 @@ export const COMPARISONS = [
     start: (program) => {
       const pages = 1024 * PAGES_PER_MIB;
       const floor = new Floor(program, ['fork-huge', pages]);
-      return Promise.resolve({ ours: forkCall(pages, true), floor, others: [] });
+      const { ours, inC } = forkCallsOfHugePages(pages, loadForkInNode());
+      const peer = { name: 'C, in the same Node', per: 1, runner: inC };
+      return Promise.resolve({ ours, floor, others: [], peers: [peer] });
     },
   },
   {

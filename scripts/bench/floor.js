@@ -1,6 +1,7 @@
 /** Builds and drives floor.c, and what else runs as it does: once for each line that it is given. */
 import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
@@ -22,6 +23,25 @@ export function compileFloor() {
     throw error;
   }
   return { program, remove };
+}
+
+/**
+ * Compiles floor-node.c, and loads it into this Node.
+ * @returns {(() => number) | string} A fork() from C, in nanoseconds; or what is not there.
+ */
+export function loadForkInNode() {
+  const headers = path.resolve(process.execPath, '../../include/node');
+  if (!fs.existsSync(path.join(headers, 'node_api.h'))) return "Node's headers beside it";
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'cowlab-bench-'));
+  try {
+    const file = path.join(directory, 'floor.node');
+    const source = path.join(import.meta.dirname, 'floor-node.c');
+    execFileSync('gcc', ['-O2', '-Wall', '-shared', '-fPIC', `-I${headers}`, '-o', file, source]);
+    const loaded = /** @type {{ forkCall: () => number }} */ (createRequire(import.meta.url)(file));
+    return loaded.forkCall;
+  } finally {
+    fs.rmSync(directory, { recursive: true, force: true });
+  }
 }
 
 export const PEERS = path.join(import.meta.dirname, 'peers.py');

@@ -24,15 +24,20 @@ function sinceNs(startNs) {
   return Number(process.hrtime.bigint() - startNs);
 }
 
+/** @typedef {import('../../lib/index.js').Mapping} Mapping */
+
+/** @param {number} pages @param {boolean} [hugePages] */
+function mapDirty(pages, hugePages = false) {
+  return mmap({ length: pages * PAGE_BYTES, sharing: 'private', hugePages });
+}
+
 /**
- * A call alone, from Node, with that many pages dirty.
- * @param {number} pages
+ * A call alone, from Node, whose pages are all dirty.
+ * @param {Mapping} mapping
  * @param {() => () => Promise<unknown>} call Gives what ends it, or waits for that.
- * @param {boolean} [hugePages]
  * @returns {Runner}
  */
-function callWithDirtyPages(pages, call, hugePages = false) {
-  const mapping = mmap({ length: pages * PAGE_BYTES, sharing: 'private', hugePages });
+function callWithDirtyPages(mapping, call) {
   return {
     async run() {
       mapping.write();
@@ -49,16 +54,35 @@ function callWithDirtyPages(pages, call, hugePages = false) {
   };
 }
 
+function callFork() {
+  const child = fork();
+  return () => child.exit();
+}
+
+/** @param {number} pages */
+export function forkCall(pages) {
+  return callWithDirtyPages(mapDirty(pages), callFork);
+}
+
 /**
+ * With huge pages: ours, and C's fork() from the same Node with the same memory.
  * @param {number} pages
- * @param {boolean} [hugePages]
+ * @param {(() => number) | string} forkInNode
  */
-export function forkCall(pages, hugePages) {
-  const call = () => {
-    const child = fork();
-    return () => child.exit();
-  };
-  return callWithDirtyPages(pages, call, hugePages);
+export function forkCallsOfHugePages(pages, forkInNode) {
+  const mapping = mapDirty(pages, true);
+  /** @type {Runner | string} */
+  const inC =
+    typeof forkInNode === 'string'
+      ? forkInNode
+      : {
+          run() {
+            mapping.write();
+            return Promise.resolve([forkInNode()]);
+          },
+          close: () => Promise.resolve(),
+        };
+  return { ours: callWithDirtyPages(mapping, callFork), inC };
 }
 
 /**
@@ -84,7 +108,7 @@ export async function forkOfSmallRoot(pages) {
 
 /** @param {number} pages */
 export function spawnCall(pages) {
-  return callWithDirtyPages(pages, () => {
+  return callWithDirtyPages(mapDirty(pages), () => {
     const program = spawn('true', [], { stdio: ['ignore', 'ignore', 'ignore'] });
     return () => program.ended;
   });
