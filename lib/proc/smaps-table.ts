@@ -51,24 +51,21 @@ export class SmapsTable {
    * when it is first asked for.
    */
   readonly fieldsKb: Readonly<Record<string, Float64Array>>;
-  /** The lines that no column holds, as the kernel wrote them. */
-  readonly #lines: Pick<NativeSmaps, 'text' | 'textStarts' | 'bodies' | 'others' | 'otherStarts'>;
+  /** What the columns are made of, and the lines that none holds, as the kernel wrote them. */
+  readonly #found: NativeSmaps;
 
-  constructor({ fieldNames, figuresKb, ...columns }: NativeSmaps) {
-    this.starts = columns.starts;
-    this.ends = columns.ends;
-    this.perms = columns.perms;
-    this.vmFlags = columns.vmFlags;
-    this.vmFlagNames = columns.vmFlagNames;
-    const { bodies } = columns;
-    this.fieldsKb = lazily(fieldNames, (index) => {
-      const column = new Float64Array(bodies.length);
-      for (let row = 0; row < column.length; row++) {
-        column[row] = figuresKb[(bodies[row] ?? 0) * fieldNames.length + index] ?? NaN;
-      }
+  constructor(found: NativeSmaps) {
+    this.starts = found.starts;
+    this.ends = found.ends;
+    this.perms = found.perms;
+    this.vmFlags = found.vmFlags;
+    this.vmFlagNames = found.vmFlagNames;
+    this.fieldsKb = lazily(found.fieldNames, (field) => {
+      const column = new Float64Array(this.length);
+      for (let row = 0; row < column.length; row++) column[row] = this.#figureKb(row, field);
       return column;
     });
-    this.#lines = columns;
+    this.#found = found;
   }
 
   /** How many VMAs there are. */
@@ -98,19 +95,24 @@ export class SmapsTable {
   /** A VMA as readSmaps gives it. @throws RangeError for one that is not there. */
   vma(index: number): SmapsVma {
     const first = this.#firstLine(index);
-    const { bodies, others, otherStarts } = this.#lines;
+    const { bodies, others, otherStarts, fieldNames } = this.#found;
     const body = bodies[index] ?? 0;
     const vma = rowOf(first + others.toString('utf8', otherStarts[body], otherStarts[body + 1]));
-    for (const [field, column] of Object.entries(this.fieldsKb)) {
-      const kb = column[index] ?? NaN;
-      if (!Number.isNaN(kb)) vma.fieldsKb[field] = kb;
+    for (const [field, name] of fieldNames.entries()) {
+      const kb = this.#figureKb(index, field);
+      if (!Number.isNaN(kb)) vma.fieldsKb[name] = kb;
     }
     return vma;
   }
 
+  #figureKb(row: number, field: number): number {
+    const { bodies, fieldNames, figuresKb } = this.#found;
+    return figuresKb[(bodies[row] ?? 0) * fieldNames.length + field] ?? NaN;
+  }
+
   #firstLine(index: number): string {
     this.#require(index);
-    const { text, textStarts } = this.#lines;
+    const { text, textStarts } = this.#found;
     return text.toString('utf8', textStarts[index], textStarts[index + 1]);
   }
 
