@@ -28,6 +28,8 @@
 enum { GRACE_MS = 2000 };
 /** include/linux/threads.h: PID_MAX_LIMIT. */
 enum { MOST_PIDS = 4 * 1024 * 1024 };
+/** No status of wait(2). */
+enum { STILL_RUNS = -1 };
 
 /** The parent of a process by /proc/PID/stat, which is there on every kernel; -1 if it has ended.
  */
@@ -72,15 +74,13 @@ static long long now_ms(void) {
 }
 
 /** Waits for those that have ended. False if there are no children any more. */
-static bool reap(pid_t program, int *status, bool *program_ended) {
+static bool reap(pid_t program, int *status) {
   for (;;) {
     int how = 0;
     const pid_t ended = waitpid(-1, &how, WNOHANG);
     if (ended == 0) return true;
     if (ended < 0) return errno != ECHILD;
-    if (ended != program) continue;
-    *status = how;
-    *program_ended = true;
+    if (ended == program) *status = how;
   }
 }
 
@@ -90,8 +90,7 @@ static void end_descendants(pid_t program, int *status) {
   sigemptyset(&of_children);
   sigaddset(&of_children, SIGCHLD);
   const long long deadline = now_ms() + GRACE_MS;
-  bool program_ended = false;
-  while (reap(program, status, &program_ended)) {
+  while (reap(program, status)) {
     const long long left = deadline - now_ms();
     signal_children(left > 0 ? SIGTERM : SIGKILL);
     // SIGCHLD is blocked: one that ends before this waits here.
@@ -146,14 +145,14 @@ int main(int argc, char **argv) {
     return 1;
   }
   if (program == 0) run(argv + 2, &before);
-  int status = 0;
-  for (bool over = false; !over;) {
+  int status = STILL_RUNS;
+  while (status == STILL_RUNS) {
     int received = 0;
     if (sigwait(&ours, &received) != 0) continue;
     // SIGHUP is our own starter's way to say that it is enough.
     if (getppid() != starter || received == SIGHUP) break;
     if (received == SIGCHLD) {
-      reap(program, &status, &over);
+      reap(program, &status);
     } else {
       kill(program, received);
     }
